@@ -56,6 +56,7 @@ class CheckpointConfig:
     vocab: int = 512
     canvas: int = 16
     context: int = 4096
+    end_tokens: tuple[int, ...] = (1, 106, 50)  # what generation_config.json calls eos_token_id
     logit_spread: float = 1.3  # standard deviation of the logits
     branch_gain: float = 1.0  # how much a layer adds to its input: small makes the output resemble the input
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -103,7 +104,7 @@ REAL_WIDTHS = CheckpointConfig(
 def text_config(config: CheckpointConfig, spelling: str) -> dict[str, Any]:
     """config.json's text_config. ``released``: as published; ``per_layer``: as newer ``transformers`` save it."""
     full = {"head_dim": config.head_dim_full, "num_key_value_heads": config.kv_heads_full}
-    spellings = {
+    spellings: dict[str, dict[str, Any]] = {
         "released": {
             "global_head_dim": config.head_dim_full,
             "num_global_key_value_heads": config.kv_heads_full,
@@ -169,13 +170,13 @@ def config_json(config: CheckpointConfig, dtype: str, spelling: str) -> dict[str
     }
 
 
-def generation_config_json(sampler: SamplerConfig) -> dict[str, Any]:
+def generation_config_json(config: CheckpointConfig) -> dict[str, Any]:
     """generation_config.json; unlike config.json it names all three tokens that end an answer."""
-    numbers = asdict(sampler)
+    numbers = asdict(config.sampler)
     bound = numbers.pop("entropy_bound")
     return {
         "bos_token_id": 2,
-        "eos_token_id": [1, 106, 50],
+        "eos_token_id": list(config.end_tokens),
         "pad_token_id": 0,
         **numbers,
         "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": bound},
@@ -222,7 +223,7 @@ def write_checkpoint(
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     write_json("config.json", config_json(config, dtype, spelling))
-    write_json("generation_config.json", generation_config_json(config.sampler))
+    write_json("generation_config.json", generation_config_json(config))
     write_json("tokenizer.json", toy_tokenizer.tokenizer_json(tokens, merges, special))
     write_json("tokenizer_config.json", toy_tokenizer.TOKENIZER_CONFIG)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -147,7 +147,7 @@ def write_weights(folder: Path, tensors: list[RandomTensor], *, seed: int, dtype
         parts[done * shards // total].append(tensor)
         done += tensor.count
     parts = [part for part in parts if part]  # one tensor may be larger than a share
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate(parts, start=1):
         name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
         write_shard(folder / name, part, seed, dtype)
