@@ -134,6 +134,9 @@ class DoneEvent:
     stats: GenerationStats
 
 
+Event = StepEvent | BlockEvent | DoneEvent
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """What a model file holds, as ``Engine.info`` shows it."""
