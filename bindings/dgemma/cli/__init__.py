@@ -1,0 +1,73 @@
+"""The command line: ``dgemma SUBCOMMAND``. Answers go to stdout, everything else to stderr.
+
+Each sub-command is a function in a module of its own, registered at the end of this file. Those modules import the
+engine and the converter inside the function, so that ``--help`` is quick and works where the engine does not.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import Error
+
+FAILED, INTERRUPTED = 1, 130  # and 2 for a wrong command line, which typer sees to
+
+
+class _Group(TyperGroup):
+    """Turns what a sub-command raises on purpose into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's Context is click's
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            typer.echo(f"dgemma: {error}", err=True)
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            typer.echo("dgemma: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="dgemma",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # the one mode that refills paragraphs
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The entry point of the ``dgemma`` command."""
+    app(prog_name="dgemma")
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(f"dgemma {version('dgemma')}")
+    except PackageNotFoundError:
+        typer.echo("dgemma (not installed)")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Convert and run DiffusionGemma as GGUF.
+
+    Exit codes: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong command line, 130 interrupted.
+    """
+
+
+from . import convert  # noqa: E402  # the modules of the sub-commands come after what they might use
+
+app.command("convert")(convert.command)
