@@ -1,6 +1,6 @@
 """The network in plain numpy: MODEL.md sections 3 and 4 as something that runs.
 
-Slow, obvious, and the judge of everything faster. Sizes in the comments, PyTorch order (rows first): T tokens of a call ·
+Slow, obvious, and the judge of everything faster. Sizes in the comments, PyTorch order (rows first): T tokens
 C canvas · K keys · V vocabulary · H hidden · A heads · G key/value heads · D head size · E experts
 """
 
@@ -97,7 +97,7 @@ def rms(x: Array, weight: Array | None = None, eps: float = 1e-6) -> Array:
 
 def gelu(x: Array) -> Array:
     """The tanh form."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(x.dtype) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(x.dtype) * (x + 0.044715 * x * x * x)))
 
 
 def softmax(x: Array) -> Array:
@@ -134,11 +134,12 @@ def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
 def attend(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     """q [T, A, D], k and v [K, G, D], mask [T, K] (True: seen) -> [T, A·D]. Scale 1; A/G heads share a key."""
     group = q.shape[1] // k.shape[1]
-    k, v = (np.repeat(x, group, axis=1) for x in (k, v))  # [K, A, D]
-    scores = np.einsum("tad,kad->atk", q, k)
+    q = q.transpose(1, 0, 2)  # [A, T, D]
+    k, v = (np.repeat(x.transpose(1, 0, 2), group, axis=0) for x in (k, v))  # [A, K, D]
+    scores = q @ k.transpose(0, 2, 1)  # [A, T, K]
     if mask is not None:
         scores = np.where(mask, scores, -np.inf)
-    return np.einsum("atk,kad->tad", softmax(scores), v).reshape(len(q), -1)
+    return (softmax(scores) @ v).transpose(1, 0, 2).reshape(q.shape[1], -1)
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ class Reference:
         return attend(q, cache.keys[i], cache.values[i], mask) @ self._weight(i, "self_attn.o_proj.weight").T
 
     def _decoder_attention(self, i: int, n: Array, positions: Array, cache: Cache) -> Array:
-        """Each position sees the whole canvas and the cache; in sliding layers only the last window - 1 of the cache."""
+        """Each sees the whole canvas and the cache, in sliding layers only the last window - 1 positions of it."""
         q, k, v = self._heads(i, n, positions)
         first = max(0, cache.length - (self.config.window - 1)) if self.config.layers[i].sliding else 0
         k = np.concatenate([cache.keys[i][first:], k])  # [K, G, D]
@@ -283,3 +284,20 @@ class Reference:
     def _scalar(self, i: int, side: str) -> Array:
         where = "encoder.language_model" if side == "encoder" else "decoder"
         return self.weights[f"model.{where}.layers.{i}.layer_scalar"]
+
+
+def replay(model: Reference, case: Any, pieces: Sequence[int] | None = None) -> Array:
+    """Logits [B, S, R, V] of a network case (arrays: see cases.py), its prompt encoded in pieces or at once."""
+    cache = Cache()
+    for piece in np.split(case.prompt, np.cumsum(pieces)[:-1]) if pieces is not None else [case.prompt]:
+        model.encode(piece, cache)
+    logits = []
+    for block, canvases in enumerate(case.canvas):
+        previous = None
+        for canvas, temperature in zip(canvases, case.temperature, strict=True):
+            full = model.decode(canvas, cache, previous)
+            previous = full / model.dtype(temperature)
+            logits.append(full[case.rows])
+        if block < len(case.finished):
+            model.encode(case.finished[block], cache)
+    return np.stack(logits).reshape(*case.canvas.shape[:2], len(case.rows), -1)
