@@ -1,0 +1,28 @@
+// The table of contents of dgemma._core: one init function for each file. No algorithm lives here.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace nb = nanobind;
+
+void init_gguf(nb::module_& m);
+void init_sampler(nb::module_& m);
+void init_engine(nb::module_& m);
+
+template <typename T>
+using Array1 = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+template <typename T>
+using Array2 = nb::ndarray<nb::numpy, T, nb::ndim<2>>;
+
+/// A fresh numpy array with the values of a vector.
+template <typename T, typename From = T>
+Array1<T> to_numpy(const std::vector<From>& values) {
+    T* data = new T[values.size()];
+    std::copy(values.begin(), values.end(), data);
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return Array1<T>(data, {values.size()}, owner);
+}

@@ -1,0 +1,250 @@
+"""The engine and its sessions: a GGUF model ready to answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import gguf
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._native import core
+from .errors import RequestError
+from .events import BlockEvent, DoneEvent, EngineInfo, Event, GenerationConfig, GenerationStats, StepEvent
+
+KvType = Literal["f16", "f32"]
+
+
+class Session:
+    """One conversation: a key/value cache and the two passes over it. Made by ``Engine.session``."""
+
+    def __init__(self, native: core.Session, info: EngineInfo, config: GenerationConfig) -> None:
+        self._native = native
+        self._info = info
+        self._config = config
+
+    @property
+    def n_past(self) -> int:
+        """How many tokens the cache holds."""
+        return self._native.n_past
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Encoder pass over ``tokens``, appended to the cache; any length, chunked inside.
+
+        Raises ``ContextError`` if they do not fit (nothing changes then) and ``RequestError`` for an empty sequence or
+        an id outside the vocabulary.
+        """
+        self._native.prefill(_ids(tokens, "tokens"))
+
+    def denoise(self, canvas: Sequence[int], previous: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Decoder pass over a canvas of C = ``info.canvas_length`` ids; the cache does not change.
+
+        previous: float32 [C, V], the previous step's logits already divided by its temperature; None on a canvas's
+        first step. Returns float32 [C, V]: the logits after the soft-cap and before any temperature.
+
+        Raises ``RequestError`` for a canvas or logits of another shape, ``ContextError`` where the cache is empty or
+        has no room for a canvas.
+        """
+        shape = (self._info.canvas_length, self._info.n_vocab)
+        z = None if previous is None else np.ascontiguousarray(previous, dtype=np.float32)
+        if z is not None and z.shape != shape:
+            raise RequestError(f"previous must have the shape {list(shape)}, not {list(z.shape)}")
+        ids = _ids(canvas, "canvas")
+        if len(ids) != shape[0]:
+            raise RequestError(f"the canvas has {len(ids)} tokens, the model's has {shape[0]}")
+        return self._native.denoise(ids, shape[1], z)
+
+    def truncate(self, n: int) -> None:
+        """Forgets positions >= n. ``ContextError`` where a sliding layer's ring no longer holds what lies before n."""
+        self._native.truncate(n)
+
+    def generate(
+        self,
+        tokens: Sequence[int] = (),
+        max_new_tokens: int = 256,
+        seed: int = 0,
+        config: GenerationConfig | None = None,
+    ) -> Iterator[Event]:
+        """Encodes ``tokens`` after what the cache holds and answers, block after block.
+
+        Yields a ``StepEvent`` for each denoising step, a ``BlockEvent`` for each finished canvas and one ``DoneEvent``.
+        Each finished canvas is encoded once, when another follows it; the last one is not. The same seed gives the same
+        tokens on any number of threads. Closing the iterator ends the answer after the step in hand; Ctrl-C ends it
+        inside a step with ``KeyboardInterrupt``.
+        """
+        settings = config or self._config
+        if not 0 <= seed < 2**64:
+            raise RequestError(f"seed must be between 0 and 2**64 - 1, not {seed}")
+        if max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        sampler = core.SamplerConfig(
+            max_denoising_steps=settings.max_denoising_steps,
+            t_min=settings.t_min,
+            t_max=settings.t_max,
+            entropy_bound=settings.entropy_bound,
+            stability_threshold=settings.stability_threshold,
+            confidence_threshold=settings.confidence_threshold,
+        )
+        native = core.Generation(
+            self._native,
+            _ids(tokens, "tokens"),
+            max_new_tokens=min(max_new_tokens, 2**31 - 1),
+            seed=seed,
+            sampler=sampler,
+        )
+        return _events(native)
+
+
+class Engine:
+    """A DiffusionGemma GGUF, loaded by mmap.
+
+    path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds. n_gpu_layers: the head
+    and that many of the last layers go to the GPU, -1 = everything, 0 = CPU only. n_threads: None = one for each core
+    that this process may use. kv_type: "f16" or "f32", of the cache. n_batch: tokens of one encoder pass. exact: F32
+    cache and no approximation anywhere, for comparing numbers.
+
+    Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range,
+    ``BackendError`` where a device fails or memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        n_ctx: int = 8192,
+        n_gpu_layers: int = -1,
+        n_threads: int | None = None,
+        kv_type: KvType = "f16",
+        exact: bool = False,
+        n_batch: int = 256,
+    ) -> None:
+        if kv_type not in ("f16", "f32"):
+            raise RequestError(f'kv_type must be "f16" or "f32", not {kv_type!r}: other types lose the attention')
+        if n_threads is not None and n_threads < 1:
+            raise RequestError(f"n_threads must be at least 1, not {n_threads}")
+        file = os.fspath(Path(path).expanduser())
+        self._config = GenerationConfig.from_metadata(core.read_gguf(file).metadata, file)
+        self._native: core.Engine | None = core.Engine(
+            file,
+            n_ctx=n_ctx,
+            n_gpu_layers=n_gpu_layers,
+            n_threads=n_threads or _usable_cores(),
+            n_batch=n_batch,
+            kv_f32=kv_type == "f32",
+            exact=exact,
+        )
+        self.n_ctx = n_ctx
+        self.info = _info(self._native.info)
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The sampler's numbers as the file gives them."""
+        return self._config
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Bytes by device and purpose: weights, and kv, compute, sampler of every living session (of one, if none is)."""
+        return self._open().memory()
+
+    def session(self) -> Session:
+        """A new conversation with a cache of its own."""
+        return Session(self._open().session(), self.info, self._config)
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        max_new_tokens: int = 256,
+        seed: int = 0,
+        config: GenerationConfig | None = None,
+    ) -> Iterator[Event]:
+        """Answers a prompt in a session of its own; see ``Session.generate``."""
+        return self.session().generate(tokens, max_new_tokens=max_new_tokens, seed=seed, config=config)
+
+    def close(self) -> None:
+        """Lets go of the model; its memory is free once no session of it lives. Closing twice is fine."""
+        self._native = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> core.Engine:
+        if self._native is None:
+            raise RequestError("the engine is closed")
+        return self._native
+
+
+def _events(native: core.Generation) -> Iterator[Event]:
+    while (event := native.next()) is not None:
+        if isinstance(event, core.StepEvent):
+            yield StepEvent(
+                event.block, event.step, event.temperature, event.canvas, event.accepted, event.entropy, event.argmax
+            )
+        elif isinstance(event, core.BlockEvent):
+            yield BlockEvent(event.block, event.tokens)
+        else:
+            yield DoneEvent(event.reason, event.end_token, _stats(event.stats))
+
+
+def _stats(stats: core.GenerationStats) -> GenerationStats:
+    return GenerationStats(
+        prompt_tokens=stats.prompt_tokens,
+        new_tokens=stats.new_tokens,
+        blocks=stats.blocks,
+        steps=stats.steps,
+        encode_seconds=stats.encode_seconds,
+        denoise_seconds=stats.denoise_seconds,
+        wall_seconds=stats.wall_seconds,
+    )
+
+
+def _info(info: core.ModelInfo) -> EngineInfo:
+    return EngineInfo(
+        n_layer=info.n_layer,
+        n_embd=info.n_embd,
+        n_vocab=info.n_vocab,
+        n_expert=info.n_expert,
+        n_expert_used=info.n_expert_used,
+        n_head=info.n_head,
+        canvas_length=info.canvas_length,
+        sliding_window=info.sliding_window,
+        context_length=info.context_length,
+        eos_ids=tuple(info.eos_ids),
+        file_type=_file_type_name(info.file_type),
+        name=info.name,
+        n_params=info.n_params,
+        n_bytes=info.n_bytes,
+    )
+
+
+def _file_type_name(value: int) -> str:
+    try:
+        return gguf.LlamaFileType(value).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        return "unknown"
+
+
+def _ids(tokens: Sequence[int], what: str) -> list[int]:
+    """Token ids as plain ints that C++ can take; whether they are in the vocabulary is checked there."""
+    try:
+        ids = [int(token) for token in tokens]
+    except (TypeError, ValueError):
+        raise RequestError(f"{what} must be a sequence of token ids") from None
+    for index, token in enumerate(ids):
+        if not -(2**31) <= token < 2**31:
+            raise RequestError(f"{what}: {token} at index {index} is no token id")
+    return ids
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1

@@ -1,0 +1,225 @@
+// dgemma: DiffusionGemma on ggml. The whole public surface of the engine.
+//
+//     dgemma::Engine engine("model.gguf", {});
+//     auto session = engine.session();
+//     session->prefill({2, 10, 11});                              // encoder pass: appends to the key/value cache
+//     dgemma::Generation answer(session, {});                     // denoising, block after block
+//     while (auto event = answer.next()) { ... }                  // StepEvent, BlockEvent, DoneEvent
+//
+// Nothing here prints, and nothing here knows Python. Every failure is an exception of the Error family whose text is
+// one sentence for a person. An Engine runs all of its work on one thread of its own; its methods may be called from
+// any thread, one call at a time per session.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace dgemma {
+
+// ---------------------------------------------------------------------------------------------------- errors
+
+struct Error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+/// A GGUF file cannot be used; names the file, the field and the likely cause.
+struct FileError : Error {
+    using Error::Error;
+};
+/// An argument that cannot be honoured.
+struct RequestError : Error {
+    using Error::Error;
+};
+/// More tokens than the context holds, or positions that the cache no longer has.
+struct ContextError : RequestError {
+    using RequestError::RequestError;
+};
+/// ggml or a device failed.
+struct BackendError : Error {
+    using Error::Error;
+};
+/// The computation was stopped from outside (EngineOptions::interrupted).
+struct Cancelled : Error {
+    using Error::Error;
+};
+
+// ---------------------------------------------------------------------------------------------------- ggml's version
+
+/// The ggml that this build was compiled against, and the one found at run time ("0.25.3").
+std::string ggml_built_version();
+std::string ggml_found_version();
+/// Finds ggml's devices; `backend_dir` is where plug-in backends would lie (only read when none is linked in).
+void load_backends(const std::string& backend_dir);
+
+// ---------------------------------------------------------------------------------------------------- files
+
+using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
+                                   std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
+
+struct TensorInfo {
+    std::string name;
+    std::string type;            // ggml's name: "f32", "q4_K", ...
+    std::vector<int64_t> shape;  // GGUF order: columns first
+    uint64_t n_bytes;
+};
+
+struct GgufInfo {
+    uint32_t version;
+    uint64_t n_bytes;                // of all files of the set
+    std::vector<std::string> paths;  // one file, or the split set in order
+    std::vector<std::pair<std::string, MetadataValue>> metadata;
+    std::vector<TensorInfo> tensors;
+};
+
+/// Reads the header of a GGUF file or of a split set (any member's path); checks every offset against the file's size.
+GgufInfo read_gguf(const std::string& path);
+
+// ---------------------------------------------------------------------------------------------------- engine
+
+struct EngineOptions {
+    int n_ctx = 8192;        // positions that the key/value cache holds
+    int n_gpu_layers = -1;   // the head and this many of the last layers go to the GPU, -1 = everything
+    int n_threads = 0;       // 0 = one for each core this process may use
+    int n_batch = 256;       // tokens of one encoder pass
+    bool kv_f32 = false;     // F32 key/value cache instead of F16
+    bool exact = false;      // F32 cache and nothing approximate: for comparing with a reference
+    /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).
+    std::function<bool()> interrupted;
+};
+
+struct ModelInfo {
+    int n_layer, n_embd, n_vocab, n_head, n_expert, n_expert_used, canvas_length, sliding_window, context_length;
+    std::vector<int32_t> eos_ids;
+    int file_type;  // general.file_type
+    std::string name;
+    int64_t n_params;
+    uint64_t n_bytes;
+};
+
+/// device -> purpose ("weights", "kv", "compute", "sampler") -> bytes
+using MemoryUse = std::map<std::string, std::map<std::string, uint64_t>>;
+
+/// What an Engine with one session would use with all layers on the CPU, from the file's header alone.
+MemoryUse plan_memory(const std::string& path, const EngineOptions& options);
+
+class EngineCore;
+class Session;
+
+class Engine {
+  public:
+    Engine(const std::string& path, const EngineOptions& options);
+    const ModelInfo& info() const;
+    /// What the weights and every living session use, or would with one session where there is none yet.
+    MemoryUse memory() const;
+    std::shared_ptr<Session> session();
+
+  private:
+    std::shared_ptr<EngineCore> core_;
+};
+
+class SessionCore;
+
+/// One conversation: a key/value cache and the two passes over it.
+class Session {
+  public:
+    explicit Session(std::shared_ptr<EngineCore> core);
+    ~Session();
+
+    int n_past() const;
+    /// Encoder pass over `tokens`, appended to the cache. ContextError if they do not fit; nothing changes then.
+    void prefill(const std::vector<int32_t>& tokens);
+    /// Decoder pass over a canvas of canvas_length ids. `previous`: [canvas_length, n_vocab] logits of the previous step
+    /// already divided by its temperature, or null on the first step. Writes the logits, [canvas_length, n_vocab], after
+    /// the soft-cap and before any temperature, to `logits`.
+    void denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits);
+    /// Forgets positions >= n. ContextError where the ring of a sliding layer no longer holds what lies before n.
+    void truncate(int n);
+
+    SessionCore& core() { return *impl_; }
+    EngineCore& engine() { return *engine_; }
+
+  private:
+    std::shared_ptr<EngineCore> engine_;
+    std::unique_ptr<SessionCore> impl_;
+};
+
+// ---------------------------------------------------------------------------------------------------- denoising
+
+/// The entropy-bound sampler's numbers (generation_diffusion_gemma.py).
+struct SamplerConfig {
+    int max_denoising_steps = 48;
+    double t_min = 0.4, t_max = 0.8;
+    double entropy_bound = 0.1;
+    int stability_threshold = 1;
+    double confidence_threshold = 0.005;
+};
+
+struct GenerationRequest {
+    std::vector<int32_t> prompt;  // encoded first, after what the session already holds
+    int max_new_tokens = 256;
+    uint64_t seed = 0;
+    SamplerConfig sampler;
+};
+
+struct StepEvent {
+    int block, step;  // step counts from 1 within its block
+    double temperature;
+    std::vector<int32_t> canvas;  // what the next step will see: accepted samples and noise
+    std::vector<int32_t> argmax;  // the draft of the answer
+    std::vector<uint8_t> accepted;
+    std::vector<float> entropy;  // nats
+};
+
+struct BlockEvent {
+    int block;
+    std::vector<int32_t> tokens;  // cut before the end token and at max_new_tokens
+};
+
+struct GenerationStats {
+    int prompt_tokens = 0, new_tokens = 0, blocks = 0, steps = 0;
+    double encode_seconds = 0, denoise_seconds = 0, wall_seconds = 0;
+};
+
+enum class DoneReason { kStop, kLength, kContext };
+
+struct DoneEvent {
+    DoneReason reason;
+    std::optional<int32_t> end_token;  // which end token stopped the answer
+    GenerationStats stats;
+};
+
+using Event = std::variant<StepEvent, BlockEvent, DoneEvent>;
+
+class DenoiseLoop;
+
+/// An answer in the making, continuing from what the session's cache holds. Pull one event at a time.
+class Generation {
+  public:
+    Generation(std::shared_ptr<Session> session, const GenerationRequest& request);
+    ~Generation();
+    /// The next event; after the DoneEvent, nothing.
+    std::optional<Event> next();
+
+  private:
+    std::shared_ptr<Session> session_;
+    std::unique_ptr<DenoiseLoop> loop_;
+};
+
+/// One step of the sampler as a pure function (see Python's dgemma.entropy_bound_step). Shapes: logits [C, V], u [C],
+/// noise [C]; the results are [C].
+struct SamplerStep {
+    std::vector<int32_t> argmax, sampled, next_canvas;
+    std::vector<float> entropy;
+    std::vector<uint8_t> accepted;
+};
+SamplerStep entropy_bound_step(const float* logits, int canvas_length, int n_vocab, double temperature,
+                               double entropy_bound, const double* u, const int32_t* noise);
+
+}  // namespace dgemma

@@ -1,0 +1,46 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+//
+// Every number of an answer is a function of (seed, stream, block, step, position), so the same seed gives the same
+// tokens whatever the number of threads and the order of work:
+//
+//     key     = the seed's low and high 32 bits
+//     counter = (position, step, block, stream)
+//     word    = the first two output words, low then high, as one 64-bit number
+#pragma once
+
+#include <cstdint>
+
+namespace dgemma {
+
+enum class Stream : uint32_t { kCanvas = 0, kSample = 1, kNoise = 2 };
+
+struct RandomSite {
+    uint32_t position, step, block;
+    Stream stream;
+};
+
+inline uint64_t philox(uint64_t seed, const RandomSite& site) {
+    uint32_t c[4] = {site.position, site.step, site.block, static_cast<uint32_t>(site.stream)};
+    uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];
+        const uint32_t next[4] = {static_cast<uint32_t>(b >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(b),
+                                  static_cast<uint32_t>(a >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(a)};
+        for (int i = 0; i < 4; ++i) c[i] = next[i];
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (uint64_t{c[1]} << 32) | c[0];
+}
+
+/// Uniform in [0, 1), 53 bits.
+inline double random_unit(uint64_t seed, const RandomSite& site) {
+    return static_cast<double>(philox(seed, site) >> 11) * 0x1p-53;
+}
+
+/// Uniform in 0 … n - 1 (bias below n / 2^53).
+inline int32_t random_token(uint64_t seed, const RandomSite& site, int n) {
+    return static_cast<int32_t>(random_unit(seed, site) * n);
+}
+
+}  // namespace dgemma

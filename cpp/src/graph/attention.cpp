@@ -1,0 +1,63 @@
+#include "graph/layer.h"
+
+namespace dgemma {
+namespace {
+
+ggml_tensor* build_rope(const GraphScope& g, const LayerHparams& layer, const LayerWeights& w, ggml_tensor* x) {
+    return ggml_rope_ext(g.ctx, x, g.inputs.positions, w.rope_freqs, layer.rope_dims, GGML_ROPE_TYPE_NEOX,
+                         /*n_ctx_orig=*/0, layer.rope_base, /*freq_scale=*/1, /*ext_factor=*/0, /*attn_factor=*/1,
+                         /*beta_fast=*/0, /*beta_slow=*/0);
+}
+
+/// A cache tensor [hd * kv, cells] as attention reads it: [hd, keys, kv].
+ggml_tensor* view_heads(const GraphScope& g, const LayerHparams& layer, ggml_tensor* cells, int64_t keys) {
+    return ggml_view_3d(g.ctx, cells, layer.head_dim, keys, layer.kv_heads, cells->nb[1],
+                        ggml_row_size(cells->type, layer.head_dim), 0);
+}
+
+}  // namespace
+
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
+    const LayerHparams& layer = g.h.layers[i];
+    const int64_t row = layer.head_dim * layer.kv_heads;
+    const auto heads = [&](ggml_tensor* t) {  // [hd * kv, n] -> [hd, kv, n]
+        return ggml_reshape_3d(g.ctx, t, layer.head_dim, layer.kv_heads, g.shape.n_tokens);
+    };
+    ggml_tensor* k = heads(ggml_mul_mat(g.ctx, w.attn_k, x));
+    // Full layers have no value projection: their values are the keys' product before its norm and rotation.
+    ggml_tensor* v = w.attn_v == nullptr ? k : heads(ggml_mul_mat(g.ctx, w.attn_v, x));
+    k = build_rope(g, layer, w, build_norm(g, k, w.attn_k_norm));
+    v = build_norm(g, v, nullptr);
+
+    const KvCache::Layer& cache = g.cache.layer(i);
+    ggml_tensor* cells = layer.sliding ? g.inputs.ring_cells : g.inputs.full_cells;
+    const auto write = [&](ggml_tensor* to, ggml_tensor* from) {
+        return ggml_set_rows(g.ctx, to, ggml_reshape_2d(g.ctx, from, row, g.shape.n_tokens), cells);
+    };
+    return {write(cache.k, k), write(cache.v, v)};
+}
+
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
+    const LayerHparams& layer = g.h.layers[i];
+    const int64_t n = g.shape.n_tokens, keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
+
+    ggml_tensor* q = ggml_reshape_3d(g.ctx, ggml_mul_mat(g.ctx, w.attn_q, x), layer.head_dim, g.h.heads, n);
+    q = build_rope(g, layer, w, build_norm(g, q, w.attn_q_norm));  // [hd, heads, n]
+    const KvCache::Layer written = build_kv_write(g, w, i, x);
+
+    // At least 64 queries: below that ggml-cpu takes another path, which accumulates F16 values in F16, and with one
+    // query splits the keys by thread, so that the result would depend on the number of threads.
+    const int64_t padded = padded_queries(n);
+    if (padded > n) q = ggml_pad(g.ctx, q, 0, 0, static_cast<int>(padded - n), 0);
+    ggml_tensor* attention = ggml_flash_attn_ext(
+        g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view_heads(g, layer, written.k, keys),
+        view_heads(g, layer, written.v, keys), layer.sliding ? g.inputs.ring_mask : g.inputs.full_mask,
+        /*scale=*/1.0f, /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);  // [hd, heads, padded]
+    ggml_prec_set_acc(attention, GGML_PREC_F32);
+
+    const int64_t width = layer.head_dim * g.h.heads;
+    ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, n, width * sizeof(float), 0);
+    return ggml_mul_mat(g.ctx, w.attn_output, rows);
+}
+
+}  // namespace dgemma

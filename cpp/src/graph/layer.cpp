@@ -1,0 +1,41 @@
+#include "graph/layer.h"
+
+namespace dgemma {
+
+ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight) {
+    ggml_tensor* normed = ggml_rms_norm(g.ctx, x, g.h.rms_eps);
+    return weight == nullptr ? normed : ggml_mul(g.ctx, normed, weight);
+}
+
+ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* up, bool fused) {
+    if (fused) return ggml_geglu_split(ctx, gate, up);
+    // ggml-cpu's gelu goes through a 16-bit table, whose error flips expert routes. The same function from exact
+    // operations: gelu_tanh(x) = x * sigmoid(z), z = x * d, d = 2 sqrt(2/pi) (1 + 0.044715 x^2), and since
+    // silu(z) = z * sigmoid(z), gelu_tanh(x) * u = silu(z) * (u / d): silu is the one that ggml vectorises. d > 1.5.
+    constexpr float k = 1.5957691216057308f;
+    ggml_tensor* d = ggml_scale_bias(ctx, ggml_sqr(ctx, gate), k * 0.044715f, k);
+    return ggml_swiglu_split(ctx, ggml_mul(ctx, d, gate), ggml_div(ctx, up, d));
+}
+
+ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x,
+                       bool on_gpu) {
+    ggml_tensor* gated = build_gelu_gate(g.ctx, ggml_mul_mat(g.ctx, gate, x), ggml_mul_mat(g.ctx, up, x),
+                                         /*fused=*/on_gpu && !g.exact);  // [ffn, n]
+    return ggml_mul_mat(g.ctx, down, gated);
+}
+
+ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
+    ggml_tensor* attention = build_attention(g, w, i, build_norm(g, x, w.attn_norm));
+    ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
+
+    ggml_tensor* dense =
+        build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);
+    ggml_tensor* experts = build_experts(g, w, residual);
+    ggml_tensor* ffn =
+        ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));
+
+    ggml_tensor* output = ggml_add(g.ctx, residual, build_norm(g, ffn, w.post_ffw_norm));
+    return ggml_scale(g.ctx, output, g.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale);
+}
+
+}  // namespace dgemma

@@ -1,0 +1,55 @@
+// One transformer layer as ggml nodes: the same for both passes but for the layer scalar and what the masks let it see.
+#pragma once
+
+#include <ggml.h>
+
+#include "graph/masks.h"
+#include "model/model.h"
+#include "session/kv_cache.h"
+
+namespace dgemma {
+
+/// The tensors that a pass reads besides weights and cache; filled by the host before each run.
+struct PassInputs {
+    ggml_tensor* tokens;      // [n] I32
+    ggml_tensor* positions;   // [n] I32
+    ggml_tensor* full_cells;  // [n] I64: where full layers write
+    ggml_tensor* ring_cells;  // [n] I64: where sliding layers write
+    ggml_tensor* full_mask;   // [full_keys, padded n] F16
+    ggml_tensor* ring_mask;   // [ring_keys, padded n] F16
+    ggml_tensor* soft;        // [hidden, n] the soft embedding of the previous step; decoder only, else null
+};
+
+/// What every node builder needs. `x` below is always [hidden, n] F32.
+struct GraphScope {
+    ggml_context* ctx;
+    ggml_cgraph* graph;
+    const Hparams& h;
+    const PassShape& shape;
+    const PassInputs& inputs;
+    const KvCache& cache;
+    bool exact;  // no fused operation that rounds differently
+};
+
+/// RMS norm over the columns, times `weight` unless null.
+ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight);
+
+/// gelu_tanh(gate) * up. `fused`: through ggml's own operation, F32 on GPUs.
+ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* up, bool fused);
+
+/// Writes the keys and values of x to layer i's cache; returns the cache's tensors with the write done.
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
+
+/// Layer i's attention over the cache, [hidden, n], before its post-norm. x is the normed input.
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
+
+/// The mixture of experts, [hidden, n]: routed on the raw residual, computed on its norm.
+ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);
+
+/// Gated feed-forward block with GELU.
+ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x,
+                       bool on_gpu);
+
+ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
+
+}  // namespace dgemma

@@ -1,0 +1,177 @@
+#include "graph/passes.h"
+
+#include <cmath>
+#include <numeric>
+
+namespace dgemma {
+namespace {
+
+/// Nodes and leafs that one layer takes at most, besides 3 for each expert used.
+constexpr size_t kNodesPerLayer = 96, kNodesOutside = 128;
+
+size_t max_nodes(const Hparams& h) {
+    return h.layers.size() * (kNodesPerLayer + 3 * static_cast<size_t>(h.experts_used)) + kNodesOutside;
+}
+
+ggml_tensor* new_input(ggml_context* ctx, ggml_type type, int64_t columns, int64_t rows, const char* name) {
+    ggml_tensor* tensor = ggml_new_tensor_2d(ctx, type, columns, rows);
+    ggml_set_name(tensor, name);
+    ggml_set_input(tensor);
+    return tensor;
+}
+
+/// An input whose memory no later node takes over, so that it can stay from run to run.
+ggml_tensor* new_lasting_input(ggml_context* ctx, ggml_type type, int64_t columns, int64_t rows, const char* name) {
+    ggml_tensor* tensor = new_input(ctx, type, columns, rows, name);
+    ggml_set_output(tensor);
+    return tensor;
+}
+
+PassInputs new_inputs(ggml_context* ctx, const PassShape& shape, int64_t hidden) {
+    const int64_t n = shape.n_tokens, queries = padded_queries(n);
+    PassInputs inputs{};
+    inputs.tokens = new_input(ctx, GGML_TYPE_I32, n, 1, "tokens");
+    inputs.positions = new_lasting_input(ctx, GGML_TYPE_I32, n, 1, "positions");
+    inputs.full_cells = new_lasting_input(ctx, GGML_TYPE_I64, n, 1, "full_cells");
+    inputs.ring_cells = new_lasting_input(ctx, GGML_TYPE_I64, n, 1, "ring_cells");
+    inputs.full_mask = new_lasting_input(ctx, GGML_TYPE_F16, shape.full_keys, queries, "full_mask");
+    inputs.ring_mask = new_lasting_input(ctx, GGML_TYPE_F16, shape.ring_keys, queries, "ring_mask");
+    if (shape.pass == Pass::kDecoder) inputs.soft = new_input(ctx, GGML_TYPE_F32, hidden, n, "soft_embedding");
+    return inputs;
+}
+
+/// Inputs that no layer of the model reads (a model without sliding layers) have no memory.
+template <typename T>
+void set_input(ggml_tensor* tensor, const std::vector<T>& values) {
+    if (tensor->buffer != nullptr) ggml_backend_tensor_set(tensor, values.data(), 0, values.size() * sizeof(T));
+}
+
+}  // namespace
+
+PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
+                       bool exact)
+    : pass_(pass), model_(model), devices_(devices), cache_(cache), logits_(logits), exact_(exact) {
+    std::vector<ggml_backend_t> backends = devices.all();
+    sched_.reset(ggml_backend_sched_new(backends.data(), /*bufts=*/nullptr, static_cast<int>(backends.size()),
+                                        max_nodes(model.hparams()), /*parallel=*/false, /*op_offload=*/false));
+    if (!sched_) throw BackendError("ggml could not make a scheduler");
+}
+
+ggml_tensor* PassRunner::build_decoder_input(const GraphScope& g) {
+    const ModelWeights& w = model_.weights();
+    ggml_tensor* t = build_norm(g, g.inputs.soft, w.self_cond_pre_norm);
+    const bool on_gpu = w.layers.front().on_gpu;
+    return build_ffn(g, w.self_cond_gate, w.self_cond_up, w.self_cond_down, t, on_gpu);  // [hidden, n]
+}
+
+void PassRunner::build(const PassShape& shape) {
+    const Hparams& h = model_.hparams();
+    const ModelWeights& w = model_.weights();
+    ggml_backend_sched_reset(sched_.get());
+    allocated_ = false;
+    masked_past_ = -1;
+    shape_ = shape;
+
+    const size_t nodes = max_nodes(h);
+    graph_memory_.resize(nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, /*grads=*/false));
+    context_.reset(ggml_init({graph_memory_.size(), graph_memory_.data(), /*no_alloc=*/true}));
+    ggml_context* ctx = context_.get();
+    graph_ = ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
+    inputs_ = new_inputs(ctx, shape, h.hidden);
+    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, exact_};
+
+    ggml_tensor* x = ggml_get_rows(ctx, w.token_embd, inputs_.tokens);
+    x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));
+    if (pass_ == Pass::kDecoder) x = build_norm(g, ggml_add(ctx, x, build_decoder_input(g)), nullptr);
+
+    const size_t last = h.layers.size() - 1;
+    for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
+    if (pass_ == Pass::kEncoder) {
+        // Nothing reads the encoder's output: of the last layer only the keys and values are wanted.
+        const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, build_norm(g, x, w.layers[last].attn_norm));
+        ggml_build_forward_expand(graph_, kv.k);
+        ggml_build_forward_expand(graph_, kv.v);
+        return;
+    }
+    x = build_norm(g, build_layer(g, w.layers[last], last, x), w.output_norm);
+    ggml_tensor* product = ggml_mul_mat(ctx, w.head, x);  // [vocab, n]
+    if (ggml_backend_tensor_alloc(logits_->buffer, product, logits_->data) != GGML_STATUS_SUCCESS) {
+        throw BackendError("ggml could not place the logits");
+    }
+    ggml_build_forward_expand(graph_, product);
+}
+
+void PassRunner::check_supported() const {
+    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
+        const ggml_tensor* node = ggml_graph_node(graph_, i);
+        bool supported = false;
+        for (ggml_backend_t backend : devices_.all()) {
+            supported = supported || ggml_backend_dev_supports_op(ggml_backend_get_device(backend), node);
+        }
+        if (supported) continue;
+        const ggml_tensor* weight = node->src[0];
+        throw BackendError(std::string("no device can compute ") + ggml_op_name(node->op) + " on " +
+                           (weight == nullptr ? "" : std::string(weight->name) + " of type ") +
+                           ggml_type_name(weight == nullptr ? node->type : weight->type));
+    }
+}
+
+void PassRunner::reserve(int64_t n_tokens) {
+    build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
+    check_supported();
+    if (!ggml_backend_sched_reserve(sched_.get(), graph_)) {
+        throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less");
+    }
+    shape_ = {};  // measured only, not allocated: the first run builds its own
+}
+
+uint64_t PassRunner::measure(int64_t n_tokens) {
+    build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
+    check_supported();
+    std::vector<size_t> sizes(devices_.all().size());
+    ggml_backend_sched_reserve_size(sched_.get(), graph_, sizes.data());
+    shape_ = {};
+    return std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
+}
+
+void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* soft) {
+    const int64_t n_past = cache_.n_past(), n = shape_.n_tokens;
+    ggml_backend_tensor_set(inputs_.tokens, tokens.data(), 0, tokens.size() * sizeof(int32_t));
+    if (soft != nullptr) ggml_backend_tensor_set(inputs_.soft, soft, 0, ggml_nbytes(inputs_.soft));
+    if (masked_past_ == n_past) return;  // the other inputs depend on n_past alone and are still there
+
+    std::vector<int32_t> positions(static_cast<size_t>(n));
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(n_past));
+    std::vector<int64_t> full(positions.begin(), positions.end()), ring = full;
+    for (int64_t& cell : ring) cell %= cache_.shape().ring_cells;
+    set_input(inputs_.positions, positions);
+    set_input(inputs_.full_cells, full);
+    set_input(inputs_.ring_cells, ring);
+    set_input(inputs_.full_mask, full_mask(shape_, n_past));
+    set_input(inputs_.ring_mask, ring_mask(shape_, n_past, model_.hparams().window, cache_.shape().ring_cells));
+    masked_past_ = n_past;
+}
+
+void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
+    const PassShape shape =
+        pass_shape(pass_, cache_.n_past(), static_cast<int64_t>(tokens.size()), cache_.shape());
+    if (!(shape == shape_ && allocated_)) {
+        build(shape);
+        allocated_ = ggml_backend_sched_alloc_graph(sched_.get(), graph_);
+        if (!allocated_) throw BackendError("ggml could not allocate the graph's memory");
+    }
+    fill_inputs(tokens, soft);
+    const ggml_status status = ggml_backend_sched_graph_compute(sched_.get(), graph_);
+    if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");
+    if (status != GGML_STATUS_SUCCESS) {
+        throw BackendError(std::string("ggml could not compute the graph: ") + ggml_status_to_string(status));
+    }
+}
+
+void PassRunner::add_memory(MemoryUse& use) const {
+    for (ggml_backend_t backend : devices_.all()) {
+        use[ggml_backend_name(backend)]["compute"] += ggml_backend_sched_get_buffer_size(sched_.get(), backend);
+    }
+}
+
+}  // namespace dgemma

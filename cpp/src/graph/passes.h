@@ -1,0 +1,60 @@
+// The two passes as graphs: built once for a shape, run as often as the shape repeats.
+#pragma once
+
+#include <ggml-backend.h>
+#include <ggml.h>
+
+#include <memory>
+#include <vector>
+
+#include "graph/layer.h"
+
+namespace dgemma {
+
+struct FreeScheduler {
+    void operator()(ggml_backend_sched_t sched) const { ggml_backend_sched_free(sched); }
+};
+
+/// Runs one kind of pass. Keeps the graph of the last shape and its own compute memory, sized for the largest shape.
+class PassRunner {
+  public:
+    /// `logits`: where the decoder's graph leaves the LM head's product, [vocab, canvas] before the soft-cap, already in a
+    /// buffer; null for the encoder.
+    PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
+               bool exact);
+
+    /// Sizes the compute memory for passes of up to n tokens in a full cache. BackendError if it cannot be had, or if
+    /// no device can run a node.
+    void reserve(int64_t n_tokens);
+    /// What reserve() would allocate on the CPU, without allocating.
+    uint64_t measure(int64_t n_tokens);
+
+    /// One pass over `tokens` at the cache's n_past. `soft`: [hidden, n] F32 for the decoder, null for the encoder.
+    /// Cancelled if the devices' stop function said so.
+    void run(const std::vector<int32_t>& tokens, const float* soft);
+
+    void add_memory(MemoryUse& use) const;
+
+  private:
+    void build(const PassShape& shape);
+    ggml_tensor* build_decoder_input(const GraphScope& g);
+    void check_supported() const;
+    void fill_inputs(const std::vector<int32_t>& tokens, const float* soft);
+
+    Pass pass_;
+    const Model& model_;
+    const Devices& devices_;
+    const KvCache& cache_;
+    ggml_tensor* logits_;
+    bool exact_;
+    std::unique_ptr<ggml_backend_sched, FreeScheduler> sched_;
+    std::vector<uint8_t> graph_memory_;
+    ContextPtr context_;
+    ggml_cgraph* graph_ = nullptr;
+    PassShape shape_{};
+    PassInputs inputs_{};
+    bool allocated_ = false;
+    int64_t masked_past_ = -1;  // n_past that the masks in the graph's memory were made for
+};
+
+}  // namespace dgemma

@@ -1,0 +1,78 @@
+// The public classes: each call becomes a job on the engine's thread.
+#include <cstring>
+
+#include "denoise/loop.h"
+#include "denoise/rows.h"
+#include "dgemma/dgemma.h"
+#include "session/engine_core.h"
+#include "session/session_core.h"
+
+namespace dgemma {
+
+MemoryUse plan_memory(const std::string& path, const EngineOptions& options) {
+    EngineOptions on_cpu = options;
+    on_cpu.n_gpu_layers = 0;
+    return EngineCore(path, on_cpu).memory();
+}
+
+Engine::Engine(const std::string& path, const EngineOptions& options)
+    : core_(std::make_shared<EngineCore>(path, options)) {}
+
+const ModelInfo& Engine::info() const { return core_->model().info(); }
+
+MemoryUse Engine::memory() const { return core_->memory(); }
+
+std::shared_ptr<Session> Engine::session() { return std::make_shared<Session>(core_); }
+
+Session::Session(std::shared_ptr<EngineCore> core) : engine_(std::move(core)) {
+    engine_->worker().run([&] { impl_ = std::make_unique<SessionCore>(*engine_, /*plan_only=*/false); });
+    engine_->add_session(impl_.get());
+}
+
+Session::~Session() {
+    if (!impl_) return;
+    engine_->remove_session(impl_.get());
+    engine_->worker().run([&] { impl_.reset(); });
+}
+
+int Session::n_past() const { return impl_->cache().n_past(); }
+
+void Session::prefill(const std::vector<int32_t>& tokens) {
+    if (tokens.empty()) throw RequestError("prefill: there are no tokens; an empty prompt has nothing to answer");
+    engine_->worker().run([&] { impl_->encode(tokens); });
+}
+
+void Session::denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits) {
+    const int64_t n_vocab = impl_->n_vocab();
+    const size_t bytes = static_cast<size_t>(impl_->canvas_length() * n_vocab) * sizeof(float);
+    engine_->worker().run([&] {
+        if (previous != nullptr) std::memcpy(impl_->logits(), previous, bytes);
+        float* product = impl_->denoise(canvas, /*conditioned=*/previous != nullptr);
+        engine_->pool().run(impl_->canvas_length(),
+                            [&](int row) { soft_cap_row(product + row * n_vocab, n_vocab, impl_->soft_cap()); });
+        std::memcpy(logits, product, bytes);
+    });
+}
+
+void Session::truncate(int n) {
+    engine_->worker().run([&] { impl_->truncate(n); });
+}
+
+Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest& request)
+    : session_(std::move(session)) {
+    if (request.prompt.empty() && session_->n_past() == 0) {
+        throw RequestError("generate: the prompt is empty; there is nothing to answer");
+    }
+    session_->core().check_tokens(request.prompt, "generate");
+    loop_ = std::make_unique<DenoiseLoop>(session_->core(), session_->engine().pool(), request);
+}
+
+Generation::~Generation() = default;
+
+std::optional<Event> Generation::next() {
+    std::optional<Event> event;
+    session_->engine().worker().run([&] { event = loop_->next(); });
+    return event;
+}
+
+}  // namespace dgemma

@@ -1,0 +1,72 @@
+#include "session/engine_core.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "session/session_core.h"
+
+namespace dgemma {
+namespace {
+
+EngineOptions checked(EngineOptions options) {
+    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    if (options.n_threads < 1 || options.n_threads > 1024) throw RequestError("n_threads must be between 1 and 1024");
+    if (options.n_ctx < 1) throw RequestError("n_ctx must be at least 1");
+    if (options.n_batch < 1 || options.n_batch > 8192) throw RequestError("n_batch must be between 1 and 8192");
+    if (options.n_gpu_layers < -1) throw RequestError("n_gpu_layers must be -1 (all layers) or a number of layers");
+    options.kv_f32 = options.kv_f32 || options.exact;
+    return options;
+}
+
+void check_context(const EngineOptions& options, const Hparams& h) {
+    if (options.n_ctx > h.context) {
+        throw RequestError("n_ctx is " + std::to_string(options.n_ctx) + "; the model was made for at most " +
+                           std::to_string(h.context) + " positions");
+    }
+    if (options.n_ctx <= h.canvas) {
+        throw RequestError("n_ctx is " + std::to_string(options.n_ctx) + "; it must be larger than the model's canvas of " +
+                           std::to_string(h.canvas) + " tokens");
+    }
+}
+
+}  // namespace
+
+EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
+    : options_(checked(options)), worker_(options_.interrupted), pool_(options_.n_threads) {
+    worker_.run([&] {
+        const auto should_stop = [](void* worker) { return static_cast<const Worker*>(worker)->stopping(); };
+        devices_ = std::make_unique<Devices>(options_.n_gpu_layers != 0, options_.n_threads, should_stop, &worker_);
+        model_ = std::make_unique<Model>(path, *devices_, options_.n_gpu_layers);
+        check_context(options_, model_->hparams());
+    });
+}
+
+EngineCore::~EngineCore() {
+    worker_.run([&] {
+        model_.reset();
+        devices_.reset();
+    });
+}
+
+void EngineCore::add_session(SessionCore* session) {
+    const std::lock_guard<std::mutex> lock(sessions_mutex_);
+    sessions_.insert(session);
+}
+
+void EngineCore::remove_session(SessionCore* session) {
+    const std::lock_guard<std::mutex> lock(sessions_mutex_);
+    sessions_.erase(session);
+}
+
+MemoryUse EngineCore::memory() {
+    MemoryUse use;
+    model_->add_memory(use);
+    const std::lock_guard<std::mutex> lock(sessions_mutex_);
+    for (const SessionCore* session : sessions_) session->add_memory(use);
+    if (sessions_.empty()) {
+        worker_.run([&] { SessionCore(*this, /*plan_only=*/true).add_memory(use); });
+    }
+    return use;
+}
+
+}  // namespace dgemma

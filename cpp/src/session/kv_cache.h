@@ -1,0 +1,67 @@
+// The key/value cache: full layers hold every position, sliding layers a ring of the last ones.
+//
+// A pass over n tokens writes its keys and values to positions n_past … n_past + n - 1 and attends to them there. The
+// encoder then moves n_past on. The decoder does not: what its canvas wrote is scratch, and the next pass writes over
+// it. The ring has room for both, ring = round_up(window - 1 + max(encoder chunk, canvas), 256), so that scratch never
+// lands on a position that a later pass can still see: position p shares its cell with p + ring, and a pass that writes
+// p + ring ≤ n_past + max(chunk, canvas) - 1 has p ≤ n_past - window, outside every window from n_past on.
+#pragma once
+
+#include <ggml.h>
+
+#include <vector>
+
+#include "model/devices.h"
+#include "model/model.h"
+
+namespace dgemma {
+
+struct KvShape {
+    int n_ctx;           // positions that the caller may use
+    int64_t full_cells;  // n_ctx rounded up to 256
+    int64_t ring_cells;  // of sliding layers
+    ggml_type type;
+};
+
+KvShape kv_shape(const Hparams& h, int n_ctx, int n_batch, ggml_type type);
+
+class KvCache {
+  public:
+    struct Layer {
+        ggml_tensor* k;  // [head_dim * kv_heads, cells]
+        ggml_tensor* v;  // the same
+    };
+
+    /// `plan_only`: lays out the tensors without memory behind them, for measuring a graph.
+    KvCache(const Model& model, const Devices& devices, const KvShape& shape, bool plan_only);
+
+    const KvShape& shape() const { return shape_; }
+    const Layer& layer(size_t i) const { return layers_[i]; }
+    int n_past() const { return n_past_; }
+    void add_memory(MemoryUse& use) const;
+
+    /// Says that a pass is about to write n positions after n_past.
+    void begin_write(int n);
+    /// Keeps the n positions just written.
+    void commit(int n) { n_past_ += n; }
+    /// Back to n positions after an encoding that was stopped half-way. What its rings overwrote may be gone: if so the
+    /// cache is emptied.
+    void abandon(int n);
+    /// Forgets positions >= n. ContextError if the rings no longer hold all that a query at n would see.
+    void truncate(int n);
+
+  private:
+    void allocate(int on_gpu, ggml_backend_t backend, bool plan_only);
+
+    int64_t window_;
+    bool has_sliding_;
+    KvShape shape_;
+    ContextPtr contexts_[2];  // by device: CPU, GPU
+    std::vector<BufferPtr> buffers_;
+    std::vector<Layer> layers_;
+    std::vector<std::pair<std::string, uint64_t>> memory_;
+    int n_past_ = 0;
+    int high_water_ = 0;  // positions below this were ever written
+};
+
+}  // namespace dgemma

@@ -1,0 +1,137 @@
+#include "session/session_core.h"
+
+#include <algorithm>
+
+#include "session/soft_embedding.h"
+
+namespace dgemma {
+namespace {
+
+KvShape shape_for(const EngineCore& engine) {
+    const EngineOptions& options = engine.options();
+    return kv_shape(engine.model().hparams(), options.n_ctx, options.n_batch,
+                    options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
+}
+
+/// A place for the LM head's product, not yet in memory.
+ggml_tensor* new_product(ggml_context* context, const Hparams& h) {
+    return ggml_new_tensor_2d(context, GGML_TYPE_F32, h.vocab, h.canvas);
+}
+
+}  // namespace
+
+SessionCore::SessionCore(EngineCore& engine, bool plan_only)
+    : engine_(engine),
+      cache_(engine.model(), engine.devices(), shape_for(engine), plan_only),
+      logits_context_(make_tensor_context(1)),
+      product_(new_product(logits_context_.get(), engine.model().hparams())),
+      encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, engine.options().exact),
+      decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, product_, engine.options().exact) {
+    const int64_t chunk = std::min(engine.options().n_batch, engine.options().n_ctx);
+    allocate_logits(plan_only);
+    if (plan_only) {
+        planned_compute_ = encoder_.measure(chunk) + decoder_.measure(canvas_length());
+        return;
+    }
+    soft_.resize(static_cast<size_t>(hparams().canvas * hparams().hidden));
+    encoder_.reserve(chunk);
+    decoder_.reserve(canvas_length());
+}
+
+uint64_t SessionCore::logits_bytes() const {
+    return static_cast<uint64_t>(hparams().vocab * hparams().canvas) * sizeof(float);
+}
+
+void SessionCore::allocate_logits(bool plan_only) {
+    if (plan_only) {
+        void* nowhere = reinterpret_cast<void*>(uintptr_t{1} << 20);
+        product_buffer_.reset(ggml_backend_cpu_buffer_from_ptr(nowhere, ggml_nbytes(product_)));
+        ggml_backend_tensor_alloc(product_buffer_.get(), product_, nowhere);
+        return;
+    }
+    product_buffer_.reset(ggml_backend_alloc_ctx_tensors(logits_context_.get(), head_backend()));
+    if (!product_buffer_) {
+        throw BackendError(std::string(ggml_backend_name(head_backend())) + ": not enough memory for the logits (" +
+                           std::to_string(logits_bytes() >> 20) + " MiB)");
+    }
+    if (ggml_backend_buffer_is_host(product_buffer_.get())) {
+        logits_ = static_cast<float*>(product_->data);
+    } else {
+        host_logits_.resize(static_cast<size_t>(hparams().vocab * hparams().canvas));
+        logits_ = host_logits_.data();
+    }
+}
+
+void SessionCore::check_tokens(const std::vector<int32_t>& tokens, const char* what) const {
+    const auto bad = std::find_if(tokens.begin(), tokens.end(), [&](int32_t t) { return t < 0 || t >= n_vocab(); });
+    if (bad == tokens.end()) return;
+    throw RequestError(std::string(what) + ": token " + std::to_string(*bad) + " at index " +
+                       std::to_string(bad - tokens.begin()) + " is not in the vocabulary (0 to " +
+                       std::to_string(n_vocab() - 1) + ")");
+}
+
+void SessionCore::encode(const std::vector<int32_t>& tokens) {
+    check_tokens(tokens, "prefill");
+    if (static_cast<int64_t>(tokens.size()) > room()) {
+        throw ContextError("prefill: " + std::to_string(tokens.size()) + " tokens do not fit: the context holds " +
+                           std::to_string(cache_.shape().n_ctx) + " and " + std::to_string(cache_.n_past()) +
+                           " are taken; a larger n_ctx holds more");
+    }
+    const int before = cache_.n_past();
+    const auto chunk = static_cast<size_t>(engine_.options().n_batch);
+    try {
+        for (size_t first = 0; first < tokens.size(); first += chunk) {
+            const size_t last = std::min(tokens.size(), first + chunk);
+            const std::vector<int32_t> part(tokens.begin() + static_cast<std::ptrdiff_t>(first),
+                                            tokens.begin() + static_cast<std::ptrdiff_t>(last));
+            cache_.begin_write(static_cast<int>(part.size()));
+            encoder_.run(part, nullptr);
+            cache_.commit(static_cast<int>(part.size()));
+        }
+    } catch (const Cancelled&) {
+        cache_.abandon(before);
+        throw;
+    }
+}
+
+float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned) {
+    check_tokens(canvas, "denoise");
+    if (static_cast<int>(canvas.size()) != canvas_length()) {
+        throw RequestError("denoise: the canvas has " + std::to_string(canvas.size()) + " tokens, the model's has " +
+                           std::to_string(canvas_length()));
+    }
+    if (cache_.n_past() == 0) throw ContextError("denoise: the cache is empty; prefill a prompt first");
+    if (room() < canvas_length()) {
+        throw ContextError("denoise: a canvas of " + std::to_string(canvas_length()) + " does not fit: the context holds " +
+                           std::to_string(cache_.shape().n_ctx) + " and " + std::to_string(cache_.n_past()) +
+                           " are taken; a larger n_ctx holds more");
+    }
+    const auto stopping = [&] { return engine_.worker().stopping(); };
+    if (conditioned) {
+        soft_embedding(logits_, canvas_length(), engine_.model().weights().token_embd, soft_.data(), engine_.pool(),
+                       stopping);
+    } else {
+        std::fill(soft_.begin(), soft_.end(), 0.0f);
+    }
+    if (stopping()) throw Cancelled("the computation was stopped");
+    cache_.begin_write(canvas_length());
+    decoder_.run(canvas, soft_.data());
+    if (!host_logits_.empty()) ggml_backend_tensor_get(product_, logits_, 0, ggml_nbytes(product_));
+    return logits_;
+}
+
+void SessionCore::add_memory(MemoryUse& use) const {
+    cache_.add_memory(use);
+    const std::string host = ggml_backend_name(engine_.devices().cpu());
+    use[ggml_backend_name(head_backend())]["sampler"] += logits_bytes();
+    use[host]["sampler"] += host_logits_.size() * sizeof(float);
+    use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
+    if (planned_compute_ > 0) {
+        use[host]["compute"] += planned_compute_;
+    } else {
+        encoder_.add_memory(use);
+        decoder_.add_memory(use);
+    }
+}
+
+}  // namespace dgemma

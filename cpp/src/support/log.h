@@ -1,0 +1,20 @@
+// What ggml says on its way to an error, for our own sentence.
+#pragma once
+
+#include <string>
+
+namespace dgemma {
+
+/// Keeps what ggml logs on this thread while it lives (outermost only), instead of letting it print.
+class GgmlLog {
+  public:
+    GgmlLog();
+    ~GgmlLog();
+    GgmlLog(const GgmlLog&) = delete;
+    GgmlLog& operator=(const GgmlLog&) = delete;
+
+    /// The first error line without its function prefix, or "".
+    std::string first_error() const;
+};
+
+}  // namespace dgemma
