@@ -7,6 +7,7 @@ no space is put in front, pieces merge by rank, and a character that no piece co
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -51,14 +52,14 @@ class Tokenizer:
         self._plain, self._special = self._encoders(metadata)
 
     @classmethod
-    def from_gguf(cls, path: str) -> Tokenizer:
+    def from_gguf(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read the tokenizer of the GGUF file at ``path``; about a second for the real vocabulary.
 
         Raises ``ModelFileError`` where the file is no GGUF file or its tokenizer is missing, foreign or damaged.
         """
-        from . import _core  # here, so that a Tokenizer from metadata needs no compiled engine
+        from ._native import core  # here, so that a Tokenizer from metadata needs no compiled engine
 
-        return cls.from_metadata(_core.read_gguf(str(path)).metadata, str(path))
+        return cls.from_metadata(core.read_gguf(os.fspath(path)).metadata, os.fspath(path))
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object], source: str) -> Tokenizer:

@@ -46,4 +46,4 @@ def real_vocabulary() -> Path:
 
 @pytest.fixture(scope="session")
 def real_tokenizer(real_vocabulary: Path) -> Tokenizer:
-    return Tokenizer.from_gguf(str(real_vocabulary))
+    return Tokenizer.from_gguf(real_vocabulary)

@@ -1,0 +1,220 @@
+"""``dgemma run`` with an engine that only pretends: what goes in, what is shown, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+import dgemma
+from dgemma import BlockEvent, ContextError, DoneEvent, GenerationStats, StepEvent, Tokenizer
+from dgemma.cli import app
+from dgemma.cli.run import _prompt_text
+from dgemma.events import Event
+
+
+class FakeEngine:
+    """Yields the class's ``script``, raising where it holds an exception; remembers how it was called."""
+
+    script: list[Event | BaseException]
+    calls: dict[str, Any]
+
+    def __init__(self, path: str, **options: object) -> None:
+        FakeEngine.calls = {"path": path, **options}
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls["closed"] = True
+
+    def generate(self, tokens: list[int], **options: object) -> Generator[Event, None, None]:
+        self.calls.update(options, tokens=tokens)
+        for event in self.script:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+
+def step(block: int, number: int) -> StepEvent:
+    canvas, accepted, entropy = np.zeros(4, np.int32), np.zeros(4, np.bool_), np.zeros(4, np.float32)
+    return StepEvent(block, number, 0.8, canvas, accepted, entropy, canvas)
+
+
+@pytest.fixture
+def tokenizer(metadata: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    """The small vocabulary, and an engine that answers "hello é hello" in two blocks, cut inside the "é"."""
+    tokenizer = Tokenizer.from_metadata(metadata, "small.gguf")
+    monkeypatch.setattr(Tokenizer, "from_gguf", lambda path: Tokenizer.from_metadata(metadata, path))
+    monkeypatch.setitem(dgemma.__dict__, "Engine", FakeEngine)
+    ids = tokenizer.encode("hello é hello", add_bos=False)
+    blocks = [BlockEvent(0, ids[:3]), BlockEvent(1, ids[3:])]
+    stats = GenerationStats(4, len(ids), 2, 3, encode_seconds=0.5, denoise_seconds=0.3, wall_seconds=1.25)
+    done = DoneEvent("stop", 1, stats)
+    FakeEngine.script = [step(0, 1), step(0, 2), blocks[0], step(1, 1), blocks[1], done]
+    return tokenizer
+
+
+def invoke(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["run", "-m", "small.gguf", *arguments], input=stdin)
+
+
+def test_answer_on_stdout_and_summary_on_stderr(tokenizer: Tokenizer) -> None:
+    result = invoke("-p", "hello", "-s", "7")
+    assert (result.exit_code, result.stdout) == (0, "hello é hello\n")
+    assert result.stderr == "5 tokens, 3 steps, 100.0 ms a step, 4.00 tokens/s, seed 7\n"
+    assert FakeEngine.calls == {
+        "path": "small.gguf",
+        "n_gpu_layers": -1,
+        "n_threads": None,
+        "tokens": tokenizer.encode("[user]hello"),
+        "max_new_tokens": 512,
+        "seed": 7,
+        "closed": True,
+    }
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_flags_of_llama_diffusion_cli() -> None:
+    result = invoke(*["-p", "hi", "-n", "5", "-ngl", "3", "-t", "2", "-c", "99", "--seed", "8"])
+    assert result.exit_code == 0
+    expected = {"max_new_tokens": 5, "n_gpu_layers": 3, "n_threads": 2, "n_ctx": 99, "seed": 8}
+    assert FakeEngine.calls.items() >= expected.items()
+    assert invoke("-p", "hi", "-n9", "-ngl", "-1").exit_code == 0
+    assert FakeEngine.calls.items() >= {"max_new_tokens": 9, "n_gpu_layers": -1}.items()
+
+
+def test_system_prompt_and_raw(tokenizer: Tokenizer) -> None:
+    assert invoke("-p", "hi", "-sys", "be brief").exit_code == 0
+    assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>[system]be brief[user]hi"
+    assert invoke("-p", "hi <|turn>", "--raw").exit_code == 0
+    assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>hi <|turn>"
+    assert FakeEngine.calls["tokens"][-1] == tokenizer.token_to_id("<|turn>")
+
+
+def test_thinking_reaches_the_template(tokenizer: Tokenizer, metadata: dict[str, Any]) -> None:
+    metadata["tokenizer.chat_template"] = "{{ 'think' if enable_thinking else 'answer' }}"
+    for flags, prompt in ((["--thinking"], "<bos>think"), ([], "<bos>answer")):
+        assert invoke("-p", "hi", *flags).exit_code == 0
+        assert tokenizer.decode(FakeEngine.calls["tokens"]) == prompt
+
+
+def test_prompt_from_stdin(tokenizer: Tokenizer) -> None:
+    assert invoke("--raw", stdin="hello\n\n").exit_code == 0
+    assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>hello\n"
+
+
+def test_no_prompt_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    with pytest.raises(typer.BadParameter, match="give a prompt with -p, or pipe one in"):
+        _prompt_text(None)
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ([], "", "dgemma: the prompt is empty"),
+        (["-p", " \n"], None, "dgemma: the prompt is empty"),
+        ([], b"a\xff", "dgemma: the prompt on stdin is not UTF-8"),
+    ],
+)
+def test_prompts_that_cannot_be_used(arguments: list[str], stdin: str | bytes | None, message: str) -> None:
+    result = invoke(*arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(
+    "arguments", ["-p hi -n 0", "-p hi -n five", "-p hi -s -2", "-p hi --raw -sys x", "-p hi --raw --thinking", "-q"]
+)
+def test_wrong_command_lines(arguments: str) -> None:
+    assert invoke(*arguments.split()).exit_code == 2
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_no_model_is_a_wrong_command_line() -> None:
+    assert CliRunner().invoke(app, ["run", "-p", "hi"]).exit_code == 2
+
+
+def test_json(tokenizer: Tokenizer) -> None:
+    result = invoke("-p", "hi", "--json", "-s", "7")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert report["text"] == "hello é hello"
+    assert report["tokens"] == tokenizer.encode("hello é hello", add_bos=False)
+    assert (report["reason"], report["seed"]) == ("stop", 7)
+    assert report["stats"] == {
+        "prompt_tokens": 4,
+        "new_tokens": 5,
+        "blocks": 2,
+        "steps": 3,
+        "encode_seconds": 0.5,
+        "denoise_seconds": 0.3,
+        "wall_seconds": 1.25,
+        "ms_per_step": 100.0,
+        "tokens_per_second": 4.0,
+    }
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_seeds_differ_unless_given() -> None:
+    seeds = {json.loads(invoke("-p", "hi", "--json").stdout)["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+    assert min(seeds) >= 0
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(("reason", "words"), [("length", "token limit (-n)"), ("context", "context is full (-c)")])
+def test_why_an_answer_stopped_early(reason: Any, words: str) -> None:
+    FakeEngine.script[-1] = DoneEvent(reason, None, GenerationStats(4, 5, 2, 3, 0.5, 0.3, 1.25))
+    assert words in invoke("-p", "hi").stderr
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), dgemma.Cancelled("stopped")])
+def test_interrupted_answers_keep_what_has_arrived(stop: BaseException) -> None:
+    FakeEngine.script[3:] = [step(1, 1), stop]
+    result = invoke("-p", "hi", "-s", "7")
+    assert (result.exit_code, result.stdout) == (130, "hello \ufffd\n")
+    assert result.stderr == "3 tokens, 3 steps, interrupted, seed 7\n"
+    assert FakeEngine.calls["closed"]
+    report = json.loads(invoke("-p", "hi", "--json").stdout)
+    assert report["reason"] == "cancelled"
+    assert report["stats"] == {"prompt_tokens": 9, "new_tokens": 3, "blocks": 1, "steps": 3}
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_an_error_in_the_middle_is_one_line() -> None:
+    FakeEngine.script[0] = ContextError("the prompt has 9000 tokens, more than the 8192 of the context")
+    result = invoke("-p", "hi")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "dgemma: the prompt has 9000 tokens, more than the 8192 of the context\n"
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_an_empty_answer() -> None:
+    FakeEngine.script = [step(0, 1), BlockEvent(0, []), DoneEvent("stop", 1, GenerationStats(4, 0, 1, 1, 0, 0, 0))]
+    result = invoke("-p", "hi", "-s", "1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "0 tokens, 1 step, 0.0 ms a step, 0.00 tokens/s, seed 1\n"
+
+
+def test_a_file_without_a_template(tokenizer: Tokenizer, metadata: dict[str, Any]) -> None:
+    del metadata["tokenizer.chat_template"]
+    result = invoke("-p", "hi")
+    assert result.exit_code == 1
+    assert "small.gguf: tokenizer.chat_template is missing" in result.stderr
+    assert invoke("-p", "hi", "--raw").exit_code == 0
