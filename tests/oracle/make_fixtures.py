@@ -26,6 +26,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 from oracle import make_sampler_fixtures
 from oracle.cases import FIXTURES, NETWORK_CASES, TRACES, NetworkCase, Trace, checkpoint_for
 from oracle.reference import Reference, replay
+from oracle.reference_sampler import Recorded, generate
 
 Arrays = dict[str, np.ndarray]
 
@@ -219,7 +220,18 @@ def trace_arrays(trace: Trace, folder: Path) -> Arrays:
         "logits": arrays["logits"][:, :, columns],
         "sequence": output.sequences[0].numpy(),
     }
+    arrays["rounding"] = _trace_rounding(trace, SimpleNamespace(**arrays), Reference(folder, np.float64))
     return {name: a.astype(np.int32) if a.dtype == np.int64 else a for name, a in arrays.items()}
+
+
+def _trace_rounding(trace: Trace, arrays: SimpleNamespace, exact: Reference) -> np.ndarray:
+    """Largest difference of each step's logits from our reference in float64 on the same random numbers [T]."""
+    config = trace.config
+    steps = generate(
+        exact, arrays.prompt, config.sampler, Recorded(arrays), blocks=trace.blocks, end_tokens=config.end_tokens
+    )
+    logits = np.stack([step.logits[:, arrays.columns] for step in steps])
+    return np.float32(np.abs(logits - arrays.logits).max(axis=(1, 2)))
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------

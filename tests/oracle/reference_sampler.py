@@ -7,24 +7,12 @@ can be given the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from oracle.reference import Array, Cache, Reference
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The sampler's numbers, with the released model's values."""
-
-    max_denoising_steps: int = 48
-    t_min: float = 0.4
-    t_max: float = 0.8
-    entropy_bound: float = 0.1
-    stability_threshold: int = 1
-    confidence_threshold: float = 0.005
+from random_checkpoint import SamplerConfig
 
 
 class Random(Protocol):
@@ -37,6 +25,24 @@ class Random(Protocol):
         """C numbers in [0, 1): what the samples of one step are drawn with."""
 
 
+class Recorded:
+    """The random numbers of a trace, in the order in which they were used."""
+
+    def __init__(self, trace: Any) -> None:
+        self._uniform: Iterator[Array] = iter(trace.u)
+        first = np.diff(trace.block, prepend=-1) > 0  # a block's first canvas is noise as well
+        noise: list[Array] = []
+        for new, canvas, tokens in zip(first, trace.canvas, trace.noise, strict=True):
+            noise += [canvas, tokens] if new else [tokens]
+        self._noise = iter(noise)
+
+    def noise(self) -> Array:
+        return next(self._noise)
+
+    def uniform(self) -> Array:
+        return next(self._uniform)
+
+
 class Step(NamedTuple):
     """What one step decided, position by position."""
 
@@ -47,7 +53,7 @@ class Step(NamedTuple):
     next_canvas: Array  # [C]
 
 
-def temperature(sampling: Sampling, remaining: int) -> float:
+def temperature(sampling: SamplerConfig, remaining: int) -> float:
     """For the step with ``remaining`` steps to go, itself included: N on the first, 1 on the last."""
     span = sampling.t_max - sampling.t_min
     return sampling.t_min + span * remaining / sampling.max_denoising_steps
@@ -91,7 +97,7 @@ def entropy_bound_step(z: Array, entropy_bound: float, u: Array, noise: Array) -
 class StopRule:
     """Stop when the argmax has not changed for ``stability_threshold`` comparisons and the mean entropy is small."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: SamplerConfig) -> None:
         self.sampling = sampling
         self.history: list[Array] = []
 
@@ -121,7 +127,7 @@ class Denoised(NamedTuple):
 
 
 def denoise(
-    decode: Callable[[Array, Array | None], Array], sampling: Sampling, random: Random, block: int
+    decode: Callable[[Array, Array | None], Array], sampling: SamplerConfig, random: Random, block: int
 ) -> Iterator[Denoised]:
     """The steps of one canvas. decode: (canvas, previous) -> logits."""
     canvas, previous, stop = random.noise(), None, StopRule(sampling)
@@ -138,7 +144,7 @@ def denoise(
 
 
 def generate(
-    model: Reference, prompt: Array, sampling: Sampling, random: Random, *, blocks: int, end_tokens: Sequence[int]
+    model: Reference, prompt: Array, sampling: SamplerConfig, random: Random, *, blocks: int, end_tokens: Sequence[int]
 ) -> Iterator[Denoised]:
     """Canvas after canvas; each finished one is encoded once, and an end token in it ends everything."""
     cache = Cache()
