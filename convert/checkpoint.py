@@ -62,9 +62,10 @@ def _tensors(folder: Path, headers: Headers) -> dict[str, StoredTensor]:
     if not index.exists():
         return dict(headers(SINGLE))
     named = _weight_map(read_fields(index))
+    shards = {file: headers(file) for file in sorted(set(named.values()))}
     found: dict[str, StoredTensor] = {}
-    for file in sorted(set(named.values())):
-        for name, tensor in headers(file).items():
+    for file, tensors in shards.items():
+        for name, tensor in tensors.items():
             if named.get(name) != file:
                 raise CheckpointError(f"{tensor.file}: holds tensor {name!r}, which {index} does not place there")
             found[name] = tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 import gguf
 import numpy as np
+from gguf.gguf_writer import WriterState
 
 from ..errors import CheckpointError
 from .checkpoint import open_checkpoint
@@ -71,16 +73,17 @@ def convert(
     checkpoint = open_checkpoint(src, revision, weights=True)
     plan = make_plan(checkpoint, target)
     check_output(path, checkpoint.folder, force=force)
-    with atomic_output(path, plan.bytes) as partial:
-        _write_metadata(_metadata_writer(plan), partial)
-        with partial.open("ab", buffering=0) as file:
-            _write_tensors(plan, file, progress or (lambda done, total, name: None))
-        size = partial.stat().st_size
+    metadata = _metadata(plan)
+    size = len(metadata) + sum(tensor.bytes + _padding(tensor.bytes) for tensor in plan.tensors)
+    with atomic_output(path, size) as partial, partial.open("wb", buffering=0) as file:
+        _write_all(file, memoryview(metadata))
+        del metadata
+        _write_tensors(plan, file, progress or (lambda done, total, name: None))
     return Report(path, size, plan)
 
 
-def _metadata_writer(plan: Plan) -> gguf.GGUFWriter:
-    """A writer that knows every key, and every tensor but its data."""
+def _metadata(plan: Plan) -> bytes:
+    """The file up to the first tensor's data: header, keys, the tensors' names, shapes, types and places."""
     writer = gguf.GGUFWriter(None, ARCHITECTURE)
     for tensor in plan.tensors:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes, raw_dtype=tensor.kind)
@@ -89,16 +92,12 @@ def _metadata_writer(plan: Plan) -> gguf.GGUFWriter:
     end_tokens = read_end_tokens(plan.folder, plan.config.vocab)
     vocabulary = read_vocabulary(plan.folder, plan.config.vocab, end_tokens)
     add_generation(writer, read_sampler(plan.folder), vocabulary, end_tokens)
-    return writer
-
-
-def _write_metadata(writer: gguf.GGUFWriter, path: Path) -> None:
-    try:
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-    finally:
-        writer.close()
+    memory = io.BytesIO()  # the writer would open files itself, under their final names
+    writer.fout, writer.state = [io.BufferedWriter(memory)], WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return memory.getvalue() + bytes(_padding(len(memory.getvalue())))
 
 
 def _write_tensors(plan: Plan, file: BinaryIO, progress: Progress) -> None:
@@ -106,12 +105,11 @@ def _write_tensors(plan: Plan, file: BinaryIO, progress: Progress) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         for tensor in plan.tensors:
             progress(done, total, tensor.name)
-            _pad(file)
             for rows in _encoded(tensor, plan.config, pool):
                 _write_all(file, rows.data.cast("B"))
                 done += rows.nbytes
                 progress(done, total, tensor.name)
-        _pad(file)
+            _write_all(file, memoryview(bytes(_padding(tensor.bytes))))
 
 
 def _encoded(tensor: PlannedTensor, config: ModelConfig, pool: ThreadPoolExecutor) -> Iterator[Rows]:
@@ -144,6 +142,6 @@ def _write_all(file: BinaryIO, view: memoryview) -> None:
         view = view[file.write(view) :]
 
 
-def _pad(file: BinaryIO) -> None:
-    """Zeros up to the next place where a tensor may begin."""
-    _write_all(file, memoryview(bytes(-file.tell() % gguf.GGUF_DEFAULT_ALIGNMENT)))
+def _padding(size: int) -> int:
+    """Zeros after ``size`` bytes, up to the next place where a tensor may begin."""
+    return -size % gguf.GGUF_DEFAULT_ALIGNMENT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gguf
 from gguf import GGUFValueType
@@ -73,12 +72,15 @@ def add_general(writer: gguf.GGUFWriter, folder: Path, file_type: gguf.LlamaFile
     before = set(writer.kv_data[0])
     try:
         _add_model_card(writer, folder)
+        for key in set(writer.kv_data[0]) - before:
+            entry = writer.kv_data[0][key]
+            if entry.type == GGUFValueType.STRING:
+                entry.value = _as_text(entry.value)
+            elif entry.type == GGUFValueType.ARRAY:
+                entry.value = [_as_text(item) for item in entry.value]
     except Exception as error:  # the card is free text: yaml and gguf raise whatever it provokes
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder / 'README.md'}: the front matter cannot be read ({reason})") from None
-    for key, entry in writer.kv_data[0].items():
-        if key not in before and not _is_plain(entry.value):
-            raise CheckpointError(f"{folder / 'README.md'}: the front matter gives {key} the value {entry.value!r}")
     writer.add_file_type(file_type)
     writer.add_quantization_version(QUANTIZATION_VERSION)
 
@@ -101,6 +103,8 @@ def _named_path(folder: Path) -> Path:
     return folder
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value can be written: text, a count, or a list of texts."""
-    return isinstance(value, str | int) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+def _as_text(value: object) -> str:
+    """Text as it is, and what YAML took for a number or a date as the text it was. The writer itself does not look."""
+    if isinstance(value, list | dict):
+        raise TypeError(f"text was expected, not {value!r}")
+    return str(value)

@@ -32,7 +32,7 @@ def check_output(dst: Path, inputs: Path, *, force: bool) -> None:
 def atomic_output(dst: Path, needed: int) -> Iterator[Path]:
     """Gives the temporary path to write; afterwards the file is on disk under its name, or nothing is left.
 
-    needed: bytes it will take, about. Raises FileError where they do not fit, or the system refuses to write.
+    needed: bytes it will take. Raises FileError where they do not fit, or the system refuses to write.
     """
     partial = dst.with_name(f"{dst.name}.{os.getpid()}.partial")
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dgemma.convert import Plan
+    from ..convert import Plan
 
     Progress = Callable[[int, int, str], None]
 
@@ -27,7 +27,7 @@ class TargetType(str, Enum):
     q8_0 = "q8_0"
 
 
-def command(
+def convert(
     src: Annotated[str, typer.Argument(metavar="SRC", help="Checkpoint folder, or hub repository OWNER/NAME.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="GGUF file to write.")] = None,
     type: Annotated[
@@ -51,17 +51,17 @@ def command(
 
     Exit codes: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong command line, 130 interrupted.
     """
-    from dgemma import convert
+    from .. import convert as converter
 
     if dry_run:
-        plan = convert.plan(src, type.value, revision=revision)
+        plan = converter.plan(src, type.value, revision=revision)
         typer.echo(json.dumps(_as_object(plan)) if as_json else _as_table(plan))
         return
     if out is None:
         raise typer.BadParameter("name the file to write, or ask for --dry-run", param_hint="-o")
     began = time.monotonic()
     with _progress_bar() as progress:
-        report = convert.convert(src, out, type.value, revision=revision, force=force, progress=progress)
+        report = converter.convert(src, out, type.value, revision=revision, force=force, progress=progress)
     seconds = time.monotonic() - began
     typer.echo(f"{report.path}: {_size(report.bytes)} in {seconds:.0f} s{_left_behind(report.plan)}", err=True)
     if as_json:
@@ -101,17 +101,15 @@ def _size(count: int) -> str:
 def _progress_bar() -> Iterator[Progress]:
     """A bar on stderr with bytes, rate and time left; it appears with the first bytes, after any download's bar."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (
-        BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=None)
 
     def show(done: int, total: int, name: str) -> None:
-        bar.update(task, completed=done, total=total, description=name)
+        bar.update(task, completed=done, total=total)
         bar.start()
 
     try:
