@@ -48,6 +48,32 @@ def sample(probabilities: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
 
 def accept_gap(h: np.ndarray, bound: float) -> np.ndarray:
     """How close the decision was for the closest position."""
+    ordered = np.sort(h.astype(np.float64))
+    before = np.cumsum(ordered) - ordered
+    return np.float32(np.abs(before[1:] - bound).min(initial=np.inf))
+
+
+def _made_up_logits(name: str, rng: np.random.Generator) -> np.ndarray:
+    """Logits [C, V] of one sampler case."""
+    normal = lambda *shape: rng.standard_normal(shape)  # noqa: E731
+    scale = 10.0 ** rng.uniform(-1, 1.2, (64, 1))
+    logits = {
+        "flat": lambda: 0.3 * normal(16, 512),
+        "sharp": lambda: 8 * normal(24, 701),
+        "mixed": lambda: scale * normal(64, 257),
+        "ties": lambda: np.tile(np.round(6 * normal(8, 64)), (4, 1)),  # equal rows, and equal logits within a row
+        "bound_0": lambda: 2 * normal(16, 128),
+        "one_position": lambda: 2 * normal(1, 96),
+        "wide": lambda: 3 * normal(3, 20011),
+    }[name]()
+    return (30 * np.tanh(logits / 30)).astype(np.float32)
+
+
+def sampler_case(name: str) -> Arrays:
+    """One step of the reference's sampler. Arrays: see cases.py."""
+    rng = np.random.default_rng(list(name.encode()))
+    logits, temperature = _made_up_logits(name, rng), np.float32(rng.uniform(0.4, 0.8))
+    z = torch.from_numpy(logits) / temperature
     bound = BOUNDS.get(name, 0.1)
     if name == "ties":  # three groups of four equal rows are accepted, and none of the fourth group
         ordered = np.sort(entropy(z).numpy().astype(np.float64))

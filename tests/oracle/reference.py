@@ -50,7 +50,7 @@ class Config:
             experts_used=text["top_k_experts"],
             window=text["sliding_window"],
             eps=text["rms_norm_eps"],
-            # transformers does not save the cap, which never differs from 30
+            # transformers saves the cap only where it was given
             soft_cap=text.get("final_logit_softcapping", 30.0),
             rope=text["rope_parameters"],
             layers=tuple(_layer_shapes(text)),

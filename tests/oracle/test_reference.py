@@ -153,7 +153,7 @@ def test_routing_is_not_degenerate(tmp_path) -> None:
         def _route(self, i, h):
             experts, shares = super()._route(i, h)
             seen.update(experts.ravel().tolist())
-            assert shares.max() < 1.9  # the first of two experts does not do all the work every time
+            assert 0.55 < shares[:, 0].mean() < 0.9  # of two experts the first does more, but not all
             return experts, shares
 
     case = load_case("short")
