@@ -31,12 +31,12 @@ def open_checkpoint(src: str | os.PathLike[str], revision: str | None, *, weight
     Raises CheckpointError where there is no such checkpoint or its files do not fit together.
     """
     folder = Path(src)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # unlike Path's, this answers no to a name that no file can have
         if revision is not None:
             raise RequestError(f"{src}: is a folder here; a revision can be chosen for a hub repository only")
         folder = folder.resolve()
         return Checkpoint(folder, _tensors(folder, lambda name: read_header(folder / name)))
-    if folder.exists():
+    if os.path.exists(folder):
         raise CheckpointError(f"{src}: is a file; give the folder that holds config.json and the weights")
 
     from . import hub  # its import takes long, and local folders do without

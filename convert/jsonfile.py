@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,9 @@ from ..errors import CheckpointError
 
 # The largest real one, tokenizer.json, has 32 MB.
 MAX_JSON_BYTES = 256 << 20
+MAX_PROBLEM = 300  # characters: a sentence must not carry a whole field
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_text(path: Path) -> str:
@@ -33,6 +37,8 @@ def parse_object(text: str, source: str) -> dict[str, object]:
     """One JSON object; ``source`` names it in refusals."""
     try:
         value = json.loads(text)
+        if SURROGATE.search(text):  # half of a pair is no text, but only encoding shows it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source}: not valid JSON ({error}): the file is damaged or incomplete") from None
     if not isinstance(value, dict):
@@ -62,6 +68,8 @@ class Fields:
         self._prefix = prefix
 
     def fail(self, field: str, problem: str) -> NoReturn:
+        if len(problem) > MAX_PROBLEM:
+            problem = problem[:MAX_PROBLEM] + "…"
         raise CheckpointError(f"{self.source}: {self._prefix}{field} {problem}")
 
     def has(self, field: str) -> bool:

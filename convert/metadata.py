@@ -107,4 +107,6 @@ def _as_text(value: object) -> str:
     """Text as it is, and what YAML took for a number or a date as the text it was. The writer itself does not look."""
     if isinstance(value, list | dict):
         raise TypeError(f"text was expected, not {value!r}")
-    return str(value)
+    text = str(value)
+    text.encode("utf-8")  # half of a surrogate pair is no text
+    return text

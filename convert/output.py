@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import FileError
@@ -16,13 +16,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def check_output(dst: Path, inputs: Path, *, force: bool) -> None:
     """Refuse an output that cannot be: a folder, a file already there, a file of the checkpoint, a missing folder."""
-    if dst.is_dir():
+    if os.path.isdir(dst):  # unlike Path's, these answer no where the system does not want to say
         raise FileError(f"{dst}: is a folder; name the file to write")
-    if not dst.parent.is_dir():
+    if not os.path.isdir(dst.parent):
         raise FileError(f"{dst.parent}: no such folder to write {dst.name} into")
-    if not dst.exists():
+    if not os.path.exists(dst):
         return
-    if any(dst.samefile(file) for file in inputs.iterdir() if file.suffix != ".gguf"):
+    if any(file.is_file() and file.suffix != ".gguf" and dst.samefile(file) for file in inputs.iterdir()):
         raise FileError(f"{dst}: is a file of the checkpoint to convert; choose another output")
     if not force:
         raise FileError(f"{dst}: exists already; choose another name, or overwrite it with force (--force)")
@@ -43,13 +43,18 @@ def atomic_output(dst: Path, needed: int) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(dst)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         problem = f"cannot be written: {error.strerror or error}"
         if error.errno in _FULL:
             problem = f"the disk is full: {needed} bytes are needed, and {_free(dst)} are free"
         raise FileError(f"{dst}: {problem}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):  # most often it is gone already, renamed
+        partial.unlink()
 
 
 def _free(dst: Path) -> int:

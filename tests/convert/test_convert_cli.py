@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import WEIGHTS, leftovers, read_gguf
+from checkpoints import WEIGHTS, edit_json, leftovers, read_gguf
 from typer.testing import CliRunner, Result
 
 from dgemma import convert as converter
@@ -71,6 +71,15 @@ def test_a_refusal_is_one_line_and_exit_code_1(pristine: Path, out: Path) -> Non
         result.stderr == f"dgemma: {out}: exists already; choose another name, or overwrite it with force (--force)\n"
     )
     assert dgemma("convert", pristine, "-o", out, "--force").exit_code == 0
+
+
+def test_a_refusal_is_one_harmless_line_whatever_the_file_says(checkpoint: Path) -> None:
+    edit_json(
+        checkpoint / "config.json", lambda config: config["text_config"].update(per_layer_config={"\n\x1b[2J": {}})
+    )
+    result = dgemma("convert", checkpoint, "--dry-run")
+    assert result.stderr.count("\n") == 1
+    assert "per_layer_config.??[2J is not the index" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ REFUSED: list[tuple[Callable[[Json], object], str, str]] = [
     (set_text(attention_bias=True), "text_config.attention_bias", "biases"),
     (set_text(hidden_activation="silu"), "text_config.hidden_activation", "'silu'"),
     (set_text(hidden_size="32"), "text_config.hidden_size", "whole number"),
+    (set_text(hidden_size="3" * 10_000), "text_config.hidden_size", "3333…"),
     (set_text(hidden_size=32.0), "text_config.hidden_size", "whole number"),
     (set_text(hidden_size=True), "text_config.hidden_size", "whole number"),
     (set_text(hidden_size=-1), "text_config.hidden_size", "from 1 to"),

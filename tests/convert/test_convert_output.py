@@ -34,6 +34,7 @@ def test_an_input_is_never_overwritten(checkpoint: Path, name: str) -> None:
 
 
 def test_a_linked_input_is_never_overwritten(checkpoint: Path, out: Path) -> None:
+    (checkpoint / "dangling").symlink_to("nowhere")
     out.hardlink_to(checkpoint / WEIGHTS)
     with pytest.raises(FileError, match="is a file of the checkpoint"):
         convert(checkpoint, out, force=True)
@@ -112,6 +113,10 @@ def test_bad_arguments(pristine: Path, out: Path, tmp_path: Path) -> None:
         convert(pristine, out, revision="main")
     with pytest.raises(FileError, match="nor a hub repository's owner/name"):
         convert(tmp_path / "absent", out)
+    with pytest.raises(FileError, match="nor a hub repository's owner/name"):
+        convert("n" * 1000, out)
+    with pytest.raises(FileError, match="cannot be written: File name too long"):
+        convert(pristine, out.parent / ("n" * 300))
     with pytest.raises(FileError, match="is a file; give the folder"):
         convert(pristine / WEIGHTS, out)
     assert leftovers(out.parent) == []

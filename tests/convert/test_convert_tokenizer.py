@@ -121,6 +121,16 @@ def test_bad_tokenizer(checkpoint: Path, out: Path, edit: Callable[[Json], objec
     assert leftovers(out.parent) == []
 
 
+def test_half_of_a_surrogate_pair(checkpoint: Path, out: Path) -> None:
+    edit_json(checkpoint / "tokenizer.json", lambda file: file["model"]["vocab"].update({"\U0001f600": 5}))
+    with pytest.raises(CheckpointError, match="the id 5 to both"):  # a whole pair is text
+        convert(checkpoint, out)
+    edit_json(checkpoint / "tokenizer.json", lambda file: file["model"]["vocab"].update({"\ud83d": 5}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not valid JSON"):
+        convert(checkpoint, out)
+    assert leftovers(out.parent) == []
+
+
 def test_a_special_token_that_is_no_token(checkpoint: Path, out: Path) -> None:
     edit_json(checkpoint / "tokenizer_config.json", lambda file: file.update(unk_token="<what>"))
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: unk_token is '<what>'"):
