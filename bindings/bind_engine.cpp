@@ -115,6 +115,7 @@ void init_engine(nb::module_& m) {
         .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_gpu_layers"_a, "n_threads"_a, "n_batch"_a,
              "kv_f32"_a, "exact"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
+        .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
         .def("memory", &dgemma::Engine::memory)
         .def("session", &dgemma::Engine::session, Release());
     init_events(m);

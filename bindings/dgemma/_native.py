@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .errors import LibraryError
 
+__all__ = ["core"]
+
 _INSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python=={} and dgemma again"
 _PINNED = "0.3.36"
 

@@ -18,6 +18,8 @@ from .events import BlockEvent, DoneEvent, EngineInfo, Event, GenerationConfig, 
 
 KvType = Literal["f16", "f32"]
 
+_LARGEST = 2**31 - 1  # what a C++ int holds
+
 
 class Session:
     """One conversation: a key/value cache and the two passes over it. Made by ``Engine.session``."""
@@ -92,7 +94,7 @@ class Session:
         native = core.Generation(
             self._native,
             _ids(tokens, "tokens"),
-            max_new_tokens=min(max_new_tokens, 2**31 - 1),
+            max_new_tokens=min(max_new_tokens, _LARGEST),
             seed=seed,
             sampler=sampler,
         )
@@ -102,7 +104,8 @@ class Session:
 class Engine:
     """A DiffusionGemma GGUF, loaded by mmap.
 
-    path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds. n_gpu_layers: the head
+    path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds;
+    None = 8192, or what the model was made for where that is less. n_gpu_layers: the head
     and that many of the last layers go to the GPU, -1 = everything, 0 = CPU only. n_threads: None = one for each core
     that this process may use. kv_type: "f16" or "f32", of the cache. n_batch: tokens of one encoder pass. exact: F32
     cache and no approximation anywhere, for comparing numbers.
@@ -114,7 +117,7 @@ class Engine:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        n_ctx: int = 8192,
+        n_ctx: int | None = None,
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         kv_type: KvType = "f16",
@@ -123,20 +126,20 @@ class Engine:
     ) -> None:
         if kv_type not in ("f16", "f32"):
             raise RequestError(f'kv_type must be "f16" or "f32", not {kv_type!r}: other types lose the attention')
-        if n_threads is not None and n_threads < 1:
-            raise RequestError(f"n_threads must be at least 1, not {n_threads}")
+        for name, value in (("n_ctx", n_ctx), ("n_threads", n_threads), ("n_batch", n_batch)):
+            _check_count(name, value)
         file = os.fspath(Path(path).expanduser())
         self._config = GenerationConfig.from_metadata(core.read_gguf(file).metadata, file)
         self._native: core.Engine | None = core.Engine(
             file,
-            n_ctx=n_ctx,
-            n_gpu_layers=n_gpu_layers,
+            n_ctx=n_ctx or 0,
+            n_gpu_layers=min(n_gpu_layers, _LARGEST),
             n_threads=n_threads or _usable_cores(),
             n_batch=n_batch,
             kv_f32=kv_type == "f32",
             exact=exact,
         )
-        self.n_ctx = n_ctx
+        self.n_ctx = self._native.n_ctx
         self.info = _info(self._native.info)
 
     @property
@@ -146,7 +149,7 @@ class Engine:
 
     @property
     def memory(self) -> dict[str, dict[str, int]]:
-        """Bytes by device and purpose: weights, and kv, compute, sampler of every living session (of one, if none is)."""
+        """Bytes by device and purpose: weights; kv, compute and sampler of every living session (of one, if none is)."""
         return self._open().memory()
 
     def session(self) -> Session:
@@ -241,6 +244,11 @@ def _ids(tokens: Sequence[int], what: str) -> list[int]:
         if not -(2**31) <= token < 2**31:
             raise RequestError(f"{what}: {token} at index {index} is no token id")
     return ids
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and not 1 <= value <= _LARGEST:
+        raise RequestError(f"{name} must be at {'least 1' if value < 1 else f'most {_LARGEST}'}, not {value}")
 
 
 def _usable_cores() -> int:

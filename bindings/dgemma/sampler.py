@@ -44,7 +44,9 @@ def entropy_bound_step(
             f"{list(fresh.shape)}"
         )
     if not temperature > 0 or not entropy_bound >= 0:
-        raise RequestError(f"temperature must be above 0 and entropy_bound at least 0, not {temperature}, {entropy_bound}")
+        raise RequestError(
+            f"temperature must be above 0 and entropy_bound at least 0, not {temperature} and {entropy_bound}"
+        )
     if not ((draws >= 0) & (draws < 1)).all():
         raise RequestError("every u must lie in [0, 1)")
     step = core.entropy_bound_step(z, float(temperature), float(entropy_bound), draws, fresh)

@@ -84,7 +84,7 @@ GgufInfo read_gguf(const std::string& path);
 // ---------------------------------------------------------------------------------------------------- engine
 
 struct EngineOptions {
-    int n_ctx = 8192;        // positions that the key/value cache holds
+    int n_ctx = 0;           // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
     int n_gpu_layers = -1;   // the head and this many of the last layers go to the GPU, -1 = everything
     int n_threads = 0;       // 0 = one for each core this process may use
     int n_batch = 256;       // tokens of one encoder pass
@@ -116,6 +116,8 @@ class Engine {
   public:
     Engine(const std::string& path, const EngineOptions& options);
     const ModelInfo& info() const;
+    /// The options with every default filled in.
+    const EngineOptions& options() const;
     /// What the weights and every living session use, or would with one session where there is none yet.
     MemoryUse memory() const;
     std::shared_ptr<Session> session();

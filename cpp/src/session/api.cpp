@@ -20,6 +20,8 @@ Engine::Engine(const std::string& path, const EngineOptions& options)
 
 const ModelInfo& Engine::info() const { return core_->model().info(); }
 
+const EngineOptions& Engine::options() const { return core_->options(); }
+
 MemoryUse Engine::memory() const { return core_->memory(); }
 
 std::shared_ptr<Session> Engine::session() { return std::make_shared<Session>(core_); }

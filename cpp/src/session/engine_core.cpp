@@ -11,22 +11,26 @@ namespace {
 EngineOptions checked(EngineOptions options) {
     if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
     if (options.n_threads < 1 || options.n_threads > 1024) throw RequestError("n_threads must be between 1 and 1024");
-    if (options.n_ctx < 1) throw RequestError("n_ctx must be at least 1");
+    if (options.n_ctx < 0) throw RequestError("n_ctx must be at least 1");
     if (options.n_batch < 1 || options.n_batch > 8192) throw RequestError("n_batch must be between 1 and 8192");
     if (options.n_gpu_layers < -1) throw RequestError("n_gpu_layers must be -1 (all layers) or a number of layers");
     options.kv_f32 = options.kv_f32 || options.exact;
     return options;
 }
 
-void check_context(const EngineOptions& options, const Hparams& h) {
-    if (options.n_ctx > h.context) {
-        throw RequestError("n_ctx is " + std::to_string(options.n_ctx) + "; the model was made for at most " +
+constexpr int kDefaultContext = 8192;
+
+int checked_context(int n_ctx, const Hparams& h) {
+    if (n_ctx == 0) n_ctx = static_cast<int>(std::min<int64_t>(kDefaultContext, h.context));
+    if (n_ctx > h.context) {
+        throw RequestError("n_ctx is " + std::to_string(n_ctx) + "; the model was made for at most " +
                            std::to_string(h.context) + " positions");
     }
-    if (options.n_ctx <= h.canvas) {
-        throw RequestError("n_ctx is " + std::to_string(options.n_ctx) + "; it must be larger than the model's canvas of " +
+    if (n_ctx <= h.canvas) {
+        throw RequestError("n_ctx is " + std::to_string(n_ctx) + "; it must be larger than the model's canvas of " +
                            std::to_string(h.canvas) + " tokens");
     }
+    return n_ctx;
 }
 
 }  // namespace
@@ -37,7 +41,7 @@ EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
         const auto should_stop = [](void* worker) { return static_cast<const Worker*>(worker)->stopping(); };
         devices_ = std::make_unique<Devices>(options_.n_gpu_layers != 0, options_.n_threads, should_stop, &worker_);
         model_ = std::make_unique<Model>(path, *devices_, options_.n_gpu_layers);
-        check_context(options_, model_->hparams());
+        options_.n_ctx = checked_context(options_.n_ctx, model_->hparams());
     });
 }
 

@@ -1,0 +1,68 @@
+# `make` alone lists the targets. Everything is installed into .venv; nothing need be done before any of them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := build/demo
+# Reinstalling is what makes a new Python file visible and rebuilds the engine; the build folder keeps what is unchanged.
+SOURCES := $(shell find cpp bindings convert -name '*.py' -o -name '*.pyi' -o -name '*.json' -o -name '*.cpp' \
+             -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null) CMakeLists.txt pyproject.toml
+CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-reference lint format bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(VENV)/installed ## Make .venv and install everything into it (about 7 minutes the first time: ggml is compiled)
+
+# llama-cpp-python comes first: it brings ggml, which the engine's build then finds in this very environment.
+$(VENV)/ggml:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --upgrade pip
+	$(BIN)/pip install --disable-pip-version-check "llama-cpp-python==0.3.36" "scikit-build-core>=0.11" "nanobind>=2.4" cmake ninja
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ggml $(SOURCES)
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+$(VENV)/reference: $(VENV)/installed
+	$(BIN)/pip install --disable-pip-version-check --quiet torch==2.13.0
+	$(BIN)/pip install --disable-pip-version-check --quiet transformers==5.23.0
+	@touch $@
+
+$(DEMO)/demo.gguf: $(VENV)/installed examples/random_checkpoint.py
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/python examples/random_checkpoint.py $(DEMO)/checkpoint
+	$(BIN)/dgemma convert $(DEMO)/checkpoint -o $@ --type bf16
+
+demo: $(DEMO)/demo.gguf ## Make a small random checkpoint, convert it and generate from it
+	$(BIN)/dgemma inspect $<
+	$(BIN)/dgemma run -m $< -p "Why is the sky blue?" -n 64 --seed 7
+	@echo "(The weights are random, so the text means nothing; the path from checkpoint to answer is the real one.)"
+
+test: $(VENV)/installed ## Run the tests (no torch needed)
+	$(BIN)/pytest -m "not reference"
+
+test-reference: $(VENV)/reference ## Remake the fixtures with transformers and compare (installs torch)
+	$(BIN)/pytest -m reference
+
+# mypy wants the package as it is installed: the folders below one name.
+lint: $(VENV)/installed ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	@rm -rf build/types && mkdir -p build/types && cp -r bindings/dgemma build/types/dgemma && rm -rf build/types/dgemma/convert && cp -r convert build/types/dgemma/convert
+	MYPYPATH=build/types $(BIN)/mypy build/types/dgemma
+
+format: $(VENV)/installed ## Format all sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+bench: $(DEMO)/demo.gguf ## Time load, encode and denoising steps; the last line is JSON
+	$(BIN)/dgemma bench -m $<
+
+clean: ## Remove what was built (not .venv)
+	rm -rf build
