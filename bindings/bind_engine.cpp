@@ -44,10 +44,14 @@ void init_events(nb::module_& m) {
         .def_ro("block", &dgemma::StepEvent::block)
         .def_ro("step", &dgemma::StepEvent::step)
         .def_ro("temperature", &dgemma::StepEvent::temperature)
-        .def_prop_ro("canvas", [](const dgemma::StepEvent& e) { return to_numpy<int32_t>(e.canvas); }, nb::rv_policy::move)
-        .def_prop_ro("argmax", [](const dgemma::StepEvent& e) { return to_numpy<int32_t>(e.argmax); }, nb::rv_policy::move)
-        .def_prop_ro("accepted", [](const dgemma::StepEvent& e) { return to_numpy<bool>(e.accepted); }, nb::rv_policy::move)
-        .def_prop_ro("entropy", [](const dgemma::StepEvent& e) { return to_numpy<float>(e.entropy); }, nb::rv_policy::move);
+        .def_prop_ro(
+            "canvas", [](const dgemma::StepEvent& e) { return to_numpy<int32_t>(e.canvas); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "argmax", [](const dgemma::StepEvent& e) { return to_numpy<int32_t>(e.argmax); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "accepted", [](const dgemma::StepEvent& e) { return to_numpy<bool>(e.accepted); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "entropy", [](const dgemma::StepEvent& e) { return to_numpy<float>(e.entropy); }, nb::rv_policy::move);
     nb::class_<dgemma::BlockEvent>(m, "BlockEvent")
         .def_ro("block", &dgemma::BlockEvent::block)
         .def_ro("tokens", &dgemma::BlockEvent::tokens);
@@ -63,9 +67,12 @@ void init_events(nb::module_& m) {
         .def_prop_ro("reason",
                      [](const dgemma::DoneEvent& e) {
                          switch (e.reason) {
-                             case dgemma::DoneReason::kStop: return "stop";
-                             case dgemma::DoneReason::kLength: return "length";
-                             default: return "context";
+                             case dgemma::DoneReason::kStop:
+                                 return "stop";
+                             case dgemma::DoneReason::kLength:
+                                 return "length";
+                             default:
+                                 return "context";
                          }
                      })
         .def_ro("end_token", &dgemma::DoneEvent::end_token)

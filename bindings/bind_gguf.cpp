@@ -11,8 +11,7 @@ namespace {
 
 nb::str text(const std::string& bytes) {
     // GGUF strings are UTF-8 by definition; a forged file may hold anything.
-    return nb::steal<nb::str>(
-        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+    return nb::steal<nb::str>(PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
 }
 
 struct ToPython {

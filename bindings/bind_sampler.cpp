@@ -11,11 +11,17 @@ using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device:
 
 void init_sampler(nb::module_& m) {
     nb::class_<dgemma::SamplerStep>(m, "SamplerStep", "What one step of the sampler decided; arrays of [C].")
-        .def_prop_ro("argmax", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.argmax); }, nb::rv_policy::move)
-        .def_prop_ro("sampled", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.sampled); }, nb::rv_policy::move)
-        .def_prop_ro("entropy", [](const dgemma::SamplerStep& s) { return to_numpy<float>(s.entropy); }, nb::rv_policy::move)
-        .def_prop_ro("accepted", [](const dgemma::SamplerStep& s) { return to_numpy<bool>(s.accepted); }, nb::rv_policy::move)
-        .def_prop_ro("next_canvas", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.next_canvas); }, nb::rv_policy::move);
+        .def_prop_ro(
+            "argmax", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.argmax); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "sampled", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.sampled); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "entropy", [](const dgemma::SamplerStep& s) { return to_numpy<float>(s.entropy); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "accepted", [](const dgemma::SamplerStep& s) { return to_numpy<bool>(s.accepted); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "next_canvas", [](const dgemma::SamplerStep& s) { return to_numpy<int32_t>(s.next_canvas); },
+            nb::rv_policy::move);
     m.def(
         "entropy_bound_step",
         [](const Logits& logits, double temperature, double entropy_bound, const Draws& u, const Tokens& noise) {

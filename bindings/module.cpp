@@ -11,7 +11,9 @@ nb::object error_class(const char* name) { return nb::module_::import_("dgemma.e
 
 /// C++'s error family becomes Python's, name by name; the most derived first.
 void translate(const std::exception_ptr& error, void* /*payload*/) {
-    const auto raise = [](const char* name, const std::exception& e) { PyErr_SetString(error_class(name).ptr(), e.what()); };
+    const auto raise = [](const char* name, const std::exception& e) {
+        PyErr_SetString(error_class(name).ptr(), e.what());
+    };
     try {
         std::rethrow_exception(error);
     } catch (const dgemma::Cancelled& e) {

@@ -60,8 +60,9 @@ void load_backends(const std::string& backend_dir);
 
 // ---------------------------------------------------------------------------------------------------- files
 
-using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
-                                   std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
+using MetadataValue =
+    std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
+                 std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
 
 struct TensorInfo {
     std::string name;
@@ -84,12 +85,12 @@ GgufInfo read_gguf(const std::string& path);
 // ---------------------------------------------------------------------------------------------------- engine
 
 struct EngineOptions {
-    int n_ctx = 0;           // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
-    int n_gpu_layers = -1;   // the head and this many of the last layers go to the GPU, -1 = everything
-    int n_threads = 0;       // 0 = one for each core this process may use
-    int n_batch = 256;       // tokens of one encoder pass
-    bool kv_f32 = false;     // F32 key/value cache instead of F16
-    bool exact = false;      // F32 cache and nothing approximate: for comparing with a reference
+    int n_ctx = 0;          // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
+    int n_gpu_layers = -1;  // the head and this many of the last layers go to the GPU, -1 = everything
+    int n_threads = 0;      // 0 = one for each core this process may use
+    int n_batch = 256;      // tokens of one encoder pass
+    bool kv_f32 = false;    // F32 key/value cache instead of F16
+    bool exact = false;     // F32 cache and nothing approximate: for comparing with a reference
     /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).
     std::function<bool()> interrupted;
 };
@@ -137,9 +138,9 @@ class Session {
     int n_past() const;
     /// Encoder pass over `tokens`, appended to the cache. ContextError if they do not fit; nothing changes then.
     void prefill(const std::vector<int32_t>& tokens);
-    /// Decoder pass over a canvas of canvas_length ids. `previous`: [canvas_length, n_vocab] logits of the previous step
-    /// already divided by its temperature, or null on the first step. Writes the logits, [canvas_length, n_vocab], after
-    /// the soft-cap and before any temperature, to `logits`.
+    /// Decoder pass over a canvas of canvas_length ids. `previous`: [canvas_length, n_vocab] logits of the previous
+    /// step already divided by its temperature, or null on the first step. Writes the logits, [canvas_length, n_vocab],
+    /// after the soft-cap and before any temperature, to `logits`.
     void denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits);
     /// Forgets positions >= n. ContextError where the ring of a sliding layer no longer holds what lies before n.
     void truncate(int n);

@@ -15,7 +15,7 @@ namespace dgemma {
 MappedFile::MappedFile(const std::string& path) {
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) throw FileError(path + ": cannot be opened: " + std::strerror(errno));
-    struct stat status {};
+    struct stat status{};
     const bool regular = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
     if (!regular || status.st_size == 0) {
         close(fd);

@@ -23,16 +23,26 @@ std::vector<Out> widen(const std::vector<In>& values) {
 
 MetadataValue array_value(const gguf_context* header, int64_t id) {
     switch (gguf_get_arr_type(header, id)) {
-        case GGUF_TYPE_UINT8: return widen<int64_t>(copy_array<uint8_t>(header, id));
-        case GGUF_TYPE_INT8: return widen<int64_t>(copy_array<int8_t>(header, id));
-        case GGUF_TYPE_UINT16: return widen<int64_t>(copy_array<uint16_t>(header, id));
-        case GGUF_TYPE_INT16: return widen<int64_t>(copy_array<int16_t>(header, id));
-        case GGUF_TYPE_UINT32: return widen<int64_t>(copy_array<uint32_t>(header, id));
-        case GGUF_TYPE_INT32: return widen<int64_t>(copy_array<int32_t>(header, id));
-        case GGUF_TYPE_INT64: return copy_array<int64_t>(header, id);
-        case GGUF_TYPE_UINT64: return copy_array<uint64_t>(header, id);
-        case GGUF_TYPE_FLOAT32: return widen<double>(copy_array<float>(header, id));
-        case GGUF_TYPE_FLOAT64: return copy_array<double>(header, id);
+        case GGUF_TYPE_UINT8:
+            return widen<int64_t>(copy_array<uint8_t>(header, id));
+        case GGUF_TYPE_INT8:
+            return widen<int64_t>(copy_array<int8_t>(header, id));
+        case GGUF_TYPE_UINT16:
+            return widen<int64_t>(copy_array<uint16_t>(header, id));
+        case GGUF_TYPE_INT16:
+            return widen<int64_t>(copy_array<int16_t>(header, id));
+        case GGUF_TYPE_UINT32:
+            return widen<int64_t>(copy_array<uint32_t>(header, id));
+        case GGUF_TYPE_INT32:
+            return widen<int64_t>(copy_array<int32_t>(header, id));
+        case GGUF_TYPE_INT64:
+            return copy_array<int64_t>(header, id);
+        case GGUF_TYPE_UINT64:
+            return copy_array<uint64_t>(header, id);
+        case GGUF_TYPE_FLOAT32:
+            return widen<double>(copy_array<float>(header, id));
+        case GGUF_TYPE_FLOAT64:
+            return copy_array<double>(header, id);
         case GGUF_TYPE_BOOL: {
             std::vector<bool> flags;
             for (const int8_t flag : copy_array<int8_t>(header, id)) flags.push_back(flag != 0);
@@ -43,25 +53,39 @@ MetadataValue array_value(const gguf_context* header, int64_t id) {
             for (size_t i = 0; i < texts.size(); ++i) texts[i] = gguf_get_arr_str(header, id, i);
             return texts;
         }
-        default: return std::string("(an array of arrays)");
+        default:
+            return std::string("(an array of arrays)");
     }
 }
 
 MetadataValue value_of(const gguf_context* header, int64_t id) {
     switch (gguf_get_kv_type(header, id)) {
-        case GGUF_TYPE_UINT8: return int64_t{gguf_get_val_u8(header, id)};
-        case GGUF_TYPE_INT8: return int64_t{gguf_get_val_i8(header, id)};
-        case GGUF_TYPE_UINT16: return int64_t{gguf_get_val_u16(header, id)};
-        case GGUF_TYPE_INT16: return int64_t{gguf_get_val_i16(header, id)};
-        case GGUF_TYPE_UINT32: return int64_t{gguf_get_val_u32(header, id)};
-        case GGUF_TYPE_INT32: return int64_t{gguf_get_val_i32(header, id)};
-        case GGUF_TYPE_INT64: return gguf_get_val_i64(header, id);
-        case GGUF_TYPE_UINT64: return gguf_get_val_u64(header, id);
-        case GGUF_TYPE_FLOAT32: return double{gguf_get_val_f32(header, id)};
-        case GGUF_TYPE_FLOAT64: return gguf_get_val_f64(header, id);
-        case GGUF_TYPE_BOOL: return gguf_get_val_bool(header, id);
-        case GGUF_TYPE_STRING: return std::string(gguf_get_val_str(header, id));
-        default: return array_value(header, id);
+        case GGUF_TYPE_UINT8:
+            return int64_t{gguf_get_val_u8(header, id)};
+        case GGUF_TYPE_INT8:
+            return int64_t{gguf_get_val_i8(header, id)};
+        case GGUF_TYPE_UINT16:
+            return int64_t{gguf_get_val_u16(header, id)};
+        case GGUF_TYPE_INT16:
+            return int64_t{gguf_get_val_i16(header, id)};
+        case GGUF_TYPE_UINT32:
+            return int64_t{gguf_get_val_u32(header, id)};
+        case GGUF_TYPE_INT32:
+            return int64_t{gguf_get_val_i32(header, id)};
+        case GGUF_TYPE_INT64:
+            return gguf_get_val_i64(header, id);
+        case GGUF_TYPE_UINT64:
+            return gguf_get_val_u64(header, id);
+        case GGUF_TYPE_FLOAT32:
+            return double{gguf_get_val_f32(header, id)};
+        case GGUF_TYPE_FLOAT64:
+            return gguf_get_val_f64(header, id);
+        case GGUF_TYPE_BOOL:
+            return gguf_get_val_bool(header, id);
+        case GGUF_TYPE_STRING:
+            return std::string(gguf_get_val_str(header, id));
+        default:
+            return array_value(header, id);
     }
 }
 

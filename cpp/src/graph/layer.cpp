@@ -28,8 +28,7 @@ ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, g
     ggml_tensor* attention = build_attention(g, w, i, build_norm(g, x, w.attn_norm));
     ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
 
-    ggml_tensor* dense =
-        build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);
+    ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);
     ggml_tensor* experts = build_experts(g, w, residual);
     ggml_tensor* ffn =
         ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));

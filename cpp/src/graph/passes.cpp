@@ -153,8 +153,7 @@ void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* so
 }
 
 void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
-    const PassShape shape =
-        pass_shape(pass_, cache_.n_past(), static_cast<int64_t>(tokens.size()), cache_.shape());
+    const PassShape shape = pass_shape(pass_, cache_.n_past(), static_cast<int64_t>(tokens.size()), cache_.shape());
     if (!(shape == shape_ && allocated_)) {
         build(shape);
         allocated_ = ggml_backend_sched_alloc_graph(sched_.get(), graph_);

@@ -18,8 +18,8 @@ struct FreeScheduler {
 /// Runs one kind of pass. Keeps the graph of the last shape and its own compute memory, sized for the largest shape.
 class PassRunner {
   public:
-    /// `logits`: where the decoder's graph leaves the LM head's product, [vocab, canvas] before the soft-cap, already in a
-    /// buffer; null for the encoder.
+    /// `logits`: where the decoder's graph leaves the LM head's product, [vocab, canvas] before the soft-cap, already
+    /// in a buffer; null for the encoder.
     PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
                bool exact);
 

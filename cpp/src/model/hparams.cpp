@@ -19,7 +19,8 @@ void check_architecture(const GgufFile& file) {
     }
     const std::string architecture = file.text("general.architecture");
     if (architecture != kArchitecture) {
-        file.fail("general.architecture is \"" + architecture + "\"; dgemma runs \"" + kArchitecture + "\" models only");
+        file.fail("general.architecture is \"" + architecture + "\"; dgemma runs \"" + kArchitecture +
+                  "\" models only");
     }
 }
 
@@ -78,8 +79,7 @@ std::vector<int32_t> read_eos_ids(const GgufFile& file, int64_t vocab) {
         for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
             if (file.has(key)) ids.push_back(file.integer(key, 0, vocab - 1));
         }
-        for (const int64_t id :
-             file.find_texts("tokenizer.ggml.tokens", {"<eos>", "<turn|>", "<|tool_response>"})) {
+        for (const int64_t id : file.find_texts("tokenizer.ggml.tokens", {"<eos>", "<turn|>", "<|tool_response>"})) {
             if (id >= 0 && id < vocab) ids.push_back(id);
         }
     }

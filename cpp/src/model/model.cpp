@@ -118,7 +118,8 @@ void Model::upload_gpu_weights(ggml_backend_t gpu) {
     if (placed_[1].empty()) return;
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(contexts_[1].get(), gpu);
     if (buffer == nullptr) {
-        throw BackendError(gpu_name_ + ": not enough memory for the weights; a smaller n_gpu_layers leaves more on the CPU");
+        throw BackendError(gpu_name_ +
+                           ": not enough memory for the weights; a smaller n_gpu_layers leaves more on the CPU");
     }
     buffers_.emplace_back(buffer);
     ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);

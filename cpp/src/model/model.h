@@ -16,34 +16,34 @@ namespace dgemma {
 /// Shapes are ggml's: columns first. hd: the layer's head dimension, kv: its key/value heads.
 struct LayerWeights {
     bool on_gpu;
-    ggml_tensor* attn_norm;            // [hidden]
-    ggml_tensor* attn_q;               // [hidden, heads * hd]
-    ggml_tensor* attn_k;               // [hidden, kv * hd]
-    ggml_tensor* attn_v;               // [hidden, kv * hd]; null in full layers, whose values are their keys' product
-    ggml_tensor* attn_output;          // [heads * hd, hidden]
-    ggml_tensor* attn_q_norm;          // [hd]
-    ggml_tensor* attn_k_norm;          // [hd]
-    ggml_tensor* rope_freqs;           // [full hd / 2]; null in sliding layers
-    ggml_tensor* post_attention_norm;  // [hidden]
-    ggml_tensor* ffn_norm;             // [hidden]
-    ggml_tensor* ffn_gate;             // [hidden, ffn]
-    ggml_tensor* ffn_up;               // [hidden, ffn]
-    ggml_tensor* ffn_down;             // [ffn, hidden]
-    ggml_tensor* post_ffw_norm_1;      // [hidden]
-    ggml_tensor* pre_ffw_norm_2;       // [hidden]
-    ggml_tensor* router;               // [hidden, experts]
-    ggml_tensor* router_scale;         // [hidden]
-    ggml_tensor* gate_up_exps;         // [hidden, 2 * expert_ffn, experts], gate rows first
-    ggml_tensor* down_exps;            // [expert_ffn, hidden, experts]
-    ggml_tensor* expert_scale;         // [experts]
-    ggml_tensor* post_ffw_norm_2;      // [hidden]
-    ggml_tensor* post_ffw_norm;        // [hidden]
+    ggml_tensor* attn_norm;              // [hidden]
+    ggml_tensor* attn_q;                 // [hidden, heads * hd]
+    ggml_tensor* attn_k;                 // [hidden, kv * hd]
+    ggml_tensor* attn_v;                 // [hidden, kv * hd]; null in full layers, whose values are their keys' product
+    ggml_tensor* attn_output;            // [heads * hd, hidden]
+    ggml_tensor* attn_q_norm;            // [hd]
+    ggml_tensor* attn_k_norm;            // [hd]
+    ggml_tensor* rope_freqs;             // [full hd / 2]; null in sliding layers
+    ggml_tensor* post_attention_norm;    // [hidden]
+    ggml_tensor* ffn_norm;               // [hidden]
+    ggml_tensor* ffn_gate;               // [hidden, ffn]
+    ggml_tensor* ffn_up;                 // [hidden, ffn]
+    ggml_tensor* ffn_down;               // [ffn, hidden]
+    ggml_tensor* post_ffw_norm_1;        // [hidden]
+    ggml_tensor* pre_ffw_norm_2;         // [hidden]
+    ggml_tensor* router;                 // [hidden, experts]
+    ggml_tensor* router_scale;           // [hidden]
+    ggml_tensor* gate_up_exps;           // [hidden, 2 * expert_ffn, experts], gate rows first
+    ggml_tensor* down_exps;              // [expert_ffn, hidden, experts]
+    ggml_tensor* expert_scale;           // [experts]
+    ggml_tensor* post_ffw_norm_2;        // [hidden]
+    ggml_tensor* post_ffw_norm;          // [hidden]
     float decoder_scale, encoder_scale;  // the layer's output times one of them, by pass
 };
 
 struct ModelWeights {
-    ggml_tensor* token_embd;  // [hidden, vocab], on the CPU: rows are looked up there
-    ggml_tensor* head;        // the same rows as the LM head's device holds them
+    ggml_tensor* token_embd;          // [hidden, vocab], on the CPU: rows are looked up there
+    ggml_tensor* head;                // the same rows as the LM head's device holds them
     ggml_tensor* output_norm;         // [hidden]
     ggml_tensor* self_cond_pre_norm;  // [hidden]
     ggml_tensor* self_cond_gate;      // [hidden, ffn]
@@ -54,7 +54,8 @@ struct ModelWeights {
 
 class Model {
   public:
-    /// `n_gpu_layers`: as llama.cpp counts: the head first, then layers from the last; -1 = all. FileError, BackendError.
+    /// `n_gpu_layers`: as llama.cpp counts: the head first, then layers from the last; -1 = all. FileError,
+    /// BackendError.
     Model(const std::string& path, const Devices& devices, int n_gpu_layers);
 
     const Hparams& hparams() const { return hparams_; }
@@ -83,7 +84,7 @@ class Model {
     ModelWeights weights_{};
     ModelInfo info_;
     bool head_on_gpu_ = false;
-    ContextPtr contexts_[2];          // by device: CPU, GPU
+    ContextPtr contexts_[2];  // by device: CPU, GPU
     std::vector<Placed> placed_[2];
     std::vector<BufferPtr> buffers_;
     std::string gpu_name_;

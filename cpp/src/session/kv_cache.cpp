@@ -29,8 +29,8 @@ KvCache::KvCache(const Model& model, const Devices& devices, const KvShape& shap
         ggml_context* context = contexts_[model.weights().layers[i].on_gpu].get();
         const int64_t cells = layer.sliding ? shape.ring_cells : shape.full_cells;
         const int64_t row = layer.head_dim * layer.kv_heads;
-        layers_.push_back({ggml_new_tensor_2d(context, shape.type, row, cells),
-                           ggml_new_tensor_2d(context, shape.type, row, cells)});
+        layers_.push_back(
+            {ggml_new_tensor_2d(context, shape.type, row, cells), ggml_new_tensor_2d(context, shape.type, row, cells)});
     }
     allocate(0, devices.cpu(), plan_only);
     if (devices.gpu() != nullptr) allocate(1, devices.gpu(), plan_only);
@@ -45,8 +45,9 @@ void KvCache::allocate(int on_gpu, ggml_backend_t backend, bool plan_only) {
     if (!plan_only) {
         buffers_.emplace_back(ggml_backend_alloc_ctx_tensors(context, backend));
         if (!buffers_.back()) {
-            throw BackendError(std::string(ggml_backend_name(backend)) + ": not enough memory for the key/value cache (" +
-                               std::to_string(size >> 20) + " MiB); a smaller n_ctx needs less");
+            throw BackendError(std::string(ggml_backend_name(backend)) +
+                               ": not enough memory for the key/value cache (" + std::to_string(size >> 20) +
+                               " MiB); a smaller n_ctx needs less");
         }
         ggml_backend_buffer_clear(buffers_.back().get(), 0);  // masked cells are still multiplied: no NaN may lie there
         return;

@@ -7,6 +7,9 @@
 namespace dgemma {
 namespace {
 
+// How much of each softmax self-conditioning may leave out in the normal mode.
+constexpr float kDroppedMass = 1e-4f;
+
 KvShape shape_for(const EngineCore& engine) {
     const EngineOptions& options = engine.options();
     return kv_shape(engine.model().hparams(), options.n_ctx, options.n_batch,
@@ -102,14 +105,14 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
     }
     if (cache_.n_past() == 0) throw ContextError("denoise: the cache is empty; prefill a prompt first");
     if (room() < canvas_length()) {
-        throw ContextError("denoise: a canvas of " + std::to_string(canvas_length()) + " does not fit: the context holds " +
-                           std::to_string(cache_.shape().n_ctx) + " and " + std::to_string(cache_.n_past()) +
-                           " are taken; a larger n_ctx holds more");
+        throw ContextError("denoise: a canvas of " + std::to_string(canvas_length()) +
+                           " does not fit: the context holds " + std::to_string(cache_.shape().n_ctx) + " and " +
+                           std::to_string(cache_.n_past()) + " are taken; a larger n_ctx holds more");
     }
     const auto stopping = [&] { return engine_.worker().stopping(); };
     if (conditioned) {
-        soft_embedding(logits_, canvas_length(), engine_.model().weights().token_embd, soft_.data(), engine_.pool(),
-                       stopping);
+        soft_embedding(logits_, canvas_length(), engine_.model().weights().token_embd,
+                       engine_.options().exact ? 0.0f : kDroppedMass, soft_.data(), engine_.pool(), stopping);
     } else {
         std::fill(soft_.begin(), soft_.end(), 0.0f);
     }

@@ -41,11 +41,11 @@ class SessionCore final : public Denoiser {
     EngineCore& engine_;
     KvCache cache_;
     ContextPtr logits_context_;
-    ggml_tensor* product_ = nullptr;    // [vocab, canvas] on the head's device
+    ggml_tensor* product_ = nullptr;  // [vocab, canvas] on the head's device
     BufferPtr product_buffer_;
-    std::vector<float> host_logits_;    // only where the head's device is not the host
+    std::vector<float> host_logits_;  // only where the head's device is not the host
     float* logits_ = nullptr;
-    std::vector<float> soft_;           // [C, hidden]
+    std::vector<float> soft_;  // [C, hidden]
     PassRunner encoder_, decoder_;
     uint64_t planned_compute_ = 0;
 };

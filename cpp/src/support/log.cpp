@@ -5,7 +5,8 @@
 namespace dgemma {
 namespace {
 
-// ggml has one log callback for the process. Ours is silent: it keeps each thread's first error line (the most specific one) for first_error().
+// ggml has one log callback for the process. Ours is silent: it keeps each thread's first error line (the most specific
+// one) for first_error().
 thread_local std::string g_first_error;
 
 void keep(ggml_log_level level, const char* text, void* /*user_data*/) {
