@@ -39,6 +39,17 @@ Array2<float> denoise(dgemma::Session& session, const std::vector<int32_t>& canv
     return Array2<float>(data, {rows, columns}, owner);
 }
 
+const char* reason(const dgemma::DoneEvent& event) {
+    switch (event.reason) {
+        case dgemma::DoneReason::kStop:
+            return "stop";
+        case dgemma::DoneReason::kLength:
+            return "length";
+        default:
+            return "context";
+    }
+}
+
 void init_events(nb::module_& m) {
     nb::class_<dgemma::StepEvent>(m, "StepEvent")
         .def_ro("block", &dgemma::StepEvent::block)
@@ -64,17 +75,7 @@ void init_events(nb::module_& m) {
         .def_ro("denoise_seconds", &dgemma::GenerationStats::denoise_seconds)
         .def_ro("wall_seconds", &dgemma::GenerationStats::wall_seconds);
     nb::class_<dgemma::DoneEvent>(m, "DoneEvent")
-        .def_prop_ro("reason",
-                     [](const dgemma::DoneEvent& e) {
-                         switch (e.reason) {
-                             case dgemma::DoneReason::kStop:
-                                 return "stop";
-                             case dgemma::DoneReason::kLength:
-                                 return "length";
-                             default:
-                                 return "context";
-                         }
-                     })
+        .def_prop_ro("reason", &reason, nb::sig("def reason(self) -> typing.Literal['stop', 'length', 'context']"))
         .def_ro("end_token", &dgemma::DoneEvent::end_token)
         .def_ro("stats", &dgemma::DoneEvent::stats);
 }

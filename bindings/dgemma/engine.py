@@ -149,7 +149,7 @@ class Engine:
 
     @property
     def memory(self) -> dict[str, dict[str, int]]:
-        """Bytes by device and purpose: weights; kv, compute and sampler of every living session (of one, if none is)."""
+        """Bytes by device and purpose: weights; kv, compute and sampler of every living session, or of one to come."""
         return self._open().memory()
 
     def session(self) -> Session:

@@ -1,6 +1,6 @@
 """Writes the C++ form of convert/tensors.json, so that converter and loader share one table.
 
-    python tensor_table.py tensors.json tensor_table.inc
+python tensor_table.py tensors.json tensor_table.inc
 """
 
 import json

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from oracle.cases import checkpoint_for, load_case
 
 from dgemma import Engine
 from dgemma.convert import convert
+from oracle.cases import checkpoint_for, load_case
 
 ModelPath = Callable[..., Path]
 

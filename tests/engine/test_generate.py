@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine.philox import EngineRandom, philox4x32
+
+from dgemma import BlockEvent, DoneEvent, Engine, GenerationConfig, RequestError, Session, StepEvent
+from dgemma.convert import convert
 from oracle.cases import checkpoint_for, load_case
 from oracle.reference_sampler import StopRule, denoise
 from random_checkpoint import SamplerConfig
-
-from dgemma import BlockEvent, DoneEvent, Engine, GenerationConfig, RequestError, StepEvent
-from dgemma.convert import convert
 
 PROMPT = [2, 105, 300, 301, 302, 106]
 # Blocks of the "early" checkpoint settle within a few steps; 12 steps at most.
@@ -96,7 +96,7 @@ def test_the_stop_rule(endless: Path, threshold: int) -> None:
         max_denoising_steps=12, entropy_bound=2.0, stability_threshold=threshold, confidence_threshold=0.3
     )
     sampling = SamplerConfig(12, stability_threshold=threshold, confidence_threshold=0.3)
-    rule, early = StopRule(sampling), 0
+    rule, early, fired, last = StopRule(sampling), 0, False, 0
     for event in Engine(endless, n_ctx=256).generate(PROMPT, max_new_tokens=96, seed=3, config=config):
         if isinstance(event, StepEvent):
             assert event.step == 1 or not fired
@@ -161,9 +161,7 @@ def test_the_context_fills_up(endless: Path, n_ctx: int, blocks: int) -> None:
 
 
 def test_same_seed_same_tokens_on_any_number_of_threads(endless: Path) -> None:
-    answers = [
-        answer(Engine(endless, n_ctx=128, n_threads=n), max_new_tokens=48, seed=11)[0] for n in (1, 2, 3, 4)
-    ]
+    answers = [answer(Engine(endless, n_ctx=128, n_threads=n), max_new_tokens=48, seed=11)[0] for n in (1, 2, 3, 4)]
     assert answers[1:] == answers[:-1]
     assert answer(Engine(endless, n_ctx=128), max_new_tokens=48, seed=12)[0] != answers[0]
 
@@ -197,6 +195,13 @@ def test_closing_the_iterator_ends_the_answer(endless: Path) -> None:
     assert len(list(session.generate([5], max_new_tokens=16, config=QUICK))) > 1
 
 
+def encode_forever(session: Session) -> None:
+    """Each call is long, but a machine may be fast."""
+    while True:
+        session.prefill([7] * 3500)
+        session.truncate(0)
+
+
 def test_a_signal_ends_a_computation(model_path) -> None:
     """Ctrl-C's way: a handler that raises, while one long call computes. The session is usable afterwards."""
 
@@ -209,9 +214,7 @@ def test_a_signal_ends_a_computation(model_path) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(KeyboardInterrupt):
-            while True:  # each call is long, but a machine may be fast
-                session.prefill([7] * 3500)
-                session.truncate(0)
+            encode_forever(session)
         signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.signal(signal.SIGALRM, before)

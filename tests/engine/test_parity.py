@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from oracle.cases import NETWORK_CASES, load_case
 
 from dgemma import Engine, Session
+from oracle.cases import NETWORK_CASES, load_case
 
 CASES = [case.name for case in NETWORK_CASES]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle.cases import SAMPLER_CASES, TRACES, load_case
-from oracle.reference_sampler import entropy_bound_step as float64_step
 
 from dgemma import Engine, RequestError, entropy_bound_step
+from oracle.cases import SAMPLER_CASES, TRACES, load_case
+from oracle.reference_sampler import entropy_bound_step as float64_step
 
 
 @pytest.mark.parametrize("name", SAMPLER_CASES)
@@ -120,9 +120,7 @@ def test_generations_of_the_reference(model_path, name: str) -> None:
         bound = 2e-3 + 10 * trace.rounding[t]
         np.testing.assert_allclose(logits[:, trace.columns], trace.logits[t], atol=bound)
         temperature = float(trace.temperature[t])
-        step = entropy_bound_step(
-            logits, temperature, trace.config.sampler.entropy_bound, trace.u[t], trace.noise[t]
-        )
+        step = entropy_bound_step(logits, temperature, trace.config.sampler.entropy_bound, trace.u[t], trace.noise[t])
         np.testing.assert_array_equal(step.argmax, trace.argmax[t])
         np.testing.assert_array_equal(step.sampled, trace.sampled[t])
         np.testing.assert_array_equal(step.accepted, trace.accepted[t])

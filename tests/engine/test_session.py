@@ -129,7 +129,7 @@ def test_token_out_of_range(engine: Engine, bad: int) -> None:
         engine.generate([5, bad])
     session.prefill([5])
     with pytest.raises(RequestError, match=f"token {bad} at index 3"):
-        session.denoise(CANVAS[:3] + [bad] + CANVAS[4:])
+        session.denoise([*CANVAS[:3], bad, *CANVAS[4:]])
 
 
 def test_things_that_are_no_tokens(engine: Engine) -> None:

@@ -70,8 +70,9 @@ def _root(
     """
 
 
-from . import convert, inspect, run  # noqa: E402  # the modules of the sub-commands come after what they might use
+from . import bench, convert, inspect, run  # noqa: E402  # the modules of the sub-commands come after what they might use
 
 app.command("convert")(convert.convert)
 app.command("run")(run.run)
 app.command("inspect")(inspect.inspect)
+app.command("bench")(bench.bench)

@@ -1,0 +1,233 @@
+"""The engine of dgemma. Use it through the dgemma package."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy
+from numpy.typing import NDArray
+
+
+def ggml_built_version() -> str:
+    """The ggml this module was compiled against."""
+
+def ggml_found_version() -> str:
+    """The ggml found at run time."""
+
+def load_backends(backend_dir: str) -> None:
+    """
+    Finds ggml's devices; plug-in backends are looked for in ``backend_dir`` only.
+    """
+
+class GgufTensor:
+    """One tensor of a GGUF file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str:
+        """ggml's name of the type, "f32" or "q4_K"."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """GGUF's order: columns first."""
+
+    @property
+    def n_bytes(self) -> int: ...
+
+class GgufInfo:
+    """The header of a GGUF file or of a split set."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all files of the set."""
+
+    @property
+    def paths(self) -> list[str]:
+        """One file, or the split set in order."""
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """
+        Scalars as int, float, bool or str; arrays of numbers as numpy arrays, of bool and str as lists.
+        """
+
+    @property
+    def tensors(self) -> list[GgufTensor]: ...
+
+def read_gguf(path: str) -> GgufInfo:
+    """
+    Reads the header of a GGUF file or of the split set that it belongs to.
+
+    Raises ModelFileError for a file that is missing, damaged or not GGUF.
+    """
+
+def plan_memory(path: str, n_ctx: int, kv_type: str, n_batch: int) -> dict[str, dict[str, int]]:
+    """
+    device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU.
+    """
+
+class SamplerStep:
+    """What one step of the sampler decided; arrays of [C]."""
+
+    @property
+    def argmax(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]: ...
+
+    @property
+    def sampled(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]: ...
+
+    @property
+    def entropy(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @property
+    def accepted(self) -> Annotated[NDArray[numpy.bool_], dict(shape=(None,))]: ...
+
+    @property
+    def next_canvas(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]: ...
+
+def entropy_bound_step(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], temperature: float, entropy_bound: float, u: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], noise: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> SamplerStep:
+    """
+    The sampler's step on [C, V] logits. Shapes are the caller's to check (dgemma.entropy_bound_step does).
+    """
+
+class ModelInfo:
+    @property
+    def n_layer(self) -> int: ...
+
+    @property
+    def n_embd(self) -> int: ...
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def n_head(self) -> int: ...
+
+    @property
+    def n_expert(self) -> int: ...
+
+    @property
+    def n_expert_used(self) -> int: ...
+
+    @property
+    def canvas_length(self) -> int: ...
+
+    @property
+    def sliding_window(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def eos_ids(self) -> list[int]: ...
+
+    @property
+    def file_type(self) -> int:
+        """general.file_type, -1 if the file does not say."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def n_params(self) -> int: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+class Session:
+    @property
+    def n_past(self) -> int: ...
+
+    def prefill(self, tokens: Sequence[int]) -> None: ...
+
+    def denoise(self, canvas: Sequence[int], n_vocab: int, previous: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+
+    def truncate(self, n: int) -> None: ...
+
+class Engine:
+    def __init__(self, path: str, *, n_ctx: int, n_gpu_layers: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool) -> None: ...
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def n_ctx(self) -> int: ...
+
+    def memory(self) -> dict[str, dict[str, int]]: ...
+
+    def session(self) -> Session: ...
+
+class StepEvent:
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def canvas(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]: ...
+
+    @property
+    def argmax(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]: ...
+
+    @property
+    def accepted(self) -> Annotated[NDArray[numpy.bool_], dict(shape=(None,))]: ...
+
+    @property
+    def entropy(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+class BlockEvent:
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def tokens(self) -> list[int]: ...
+
+class GenerationStats:
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def new_tokens(self) -> int: ...
+
+    @property
+    def blocks(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def encode_seconds(self) -> float: ...
+
+    @property
+    def denoise_seconds(self) -> float: ...
+
+    @property
+    def wall_seconds(self) -> float: ...
+
+class DoneEvent:
+    @property
+    def reason(self) -> Literal['stop', 'length', 'context']: ...
+
+    @property
+    def end_token(self) -> int | None: ...
+
+    @property
+    def stats(self) -> GenerationStats: ...
+
+class SamplerConfig:
+    def __init__(self, *, max_denoising_steps: int, t_min: float, t_max: float, entropy_bound: float, stability_threshold: int, confidence_threshold: float) -> None: ...
+
+class Generation:
+    """An answer in the making: pull one event at a time."""
+
+    def __init__(self, session: Session, prompt: Sequence[int], *, max_new_tokens: int, seed: int, sampler: SamplerConfig) -> None: ...
+
+    def next(self) -> StepEvent | BlockEvent | DoneEvent | None:
+        """The next event, or None after the DoneEvent."""
