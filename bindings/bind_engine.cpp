@@ -1,3 +1,4 @@
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -21,10 +22,10 @@ bool signal_raised() {
     return PyErr_CheckSignals() != 0;
 }
 
-std::shared_ptr<dgemma::Engine> make_engine(const std::string& path, int n_ctx, int n_gpu_layers, int n_threads,
-                                            int n_batch, bool kv_f32, bool exact) {
+std::shared_ptr<dgemma::Engine> make_engine(const std::filesystem::path& path, int n_ctx, int n_gpu_layers,
+                                            int n_threads, int n_batch, bool kv_f32, bool exact) {
     const dgemma::EngineOptions options{n_ctx, n_gpu_layers, n_threads, n_batch, kv_f32, exact, signal_raised};
-    return std::make_shared<dgemma::Engine>(path, options);
+    return std::make_shared<dgemma::Engine>(path.string(), options);
 }
 
 Array2<float> denoise(dgemma::Session& session, const std::vector<int32_t>& canvas, int n_vocab,
@@ -111,14 +112,21 @@ void init_engine(nb::module_& m) {
         .def_ro("context_length", &dgemma::ModelInfo::context_length)
         .def_ro("eos_ids", &dgemma::ModelInfo::eos_ids)
         .def_ro("file_type", &dgemma::ModelInfo::file_type, "general.file_type, -1 if the file does not say.")
-        .def_ro("name", &dgemma::ModelInfo::name)
+        .def_prop_ro("name", [](const dgemma::ModelInfo& info) { return to_text(info.name); })
         .def_ro("n_params", &dgemma::ModelInfo::n_params)
         .def_ro("n_bytes", &dgemma::ModelInfo::n_bytes);
+    nb::class_<dgemma::Snapshot>(m, "Snapshot", "A point of a session that can be gone back to; host memory.")
+        .def_ro("n_past", &dgemma::Snapshot::n_past)
+        .def_ro("n_bytes", &dgemma::Snapshot::n_bytes);
     nb::class_<dgemma::Session>(m, "Session")
         .def_prop_ro("n_past", &dgemma::Session::n_past)
         .def("prefill", &dgemma::Session::prefill, "tokens"_a, Release())
         .def("denoise", &denoise, "canvas"_a, "n_vocab"_a, "previous"_a = nb::none())
-        .def("truncate", &dgemma::Session::truncate, "n"_a, Release());
+        .def("truncate", &dgemma::Session::truncate, "n"_a, Release())
+        .def("snapshot", &dgemma::Session::snapshot, Release())
+        .def("restore", &dgemma::Session::restore, "snapshot"_a, Release())
+        .def("save", &dgemma::Session::save, "path"_a, "note"_a, Release())
+        .def("load", &dgemma::Session::load, "path"_a, Release());
     nb::class_<dgemma::Engine>(m, "Engine")
         .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_gpu_layers"_a, "n_threads"_a, "n_batch"_a,
              "kv_f32"_a, "exact"_a, Release())

@@ -21,6 +21,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .conversation import Conversation, ConversationStats
     from .engine import Engine, Session
     from .events import BlockEvent, DoneEvent, EngineInfo, GenerationConfig, GenerationStats, StepEvent
     from .sampler import EntropyBoundStep, entropy_bound_step
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BlockEvent": ".events",
+    "Conversation": ".conversation",
+    "ConversationStats": ".conversation",
     "DoneEvent": ".events",
     "Engine": ".engine",
     "EngineInfo": ".events",
@@ -46,6 +49,8 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "ContextError",
+    "Conversation",
+    "ConversationStats",
     "DoneEvent",
     "Engine",
     "EngineInfo",

@@ -1,6 +1,7 @@
 """The engine of dgemma. Use it through the dgemma package."""
 
 from collections.abc import Sequence
+import os
 from typing import Annotated, Literal
 
 import numpy
@@ -58,14 +59,14 @@ class GgufInfo:
     @property
     def tensors(self) -> list[GgufTensor]: ...
 
-def read_gguf(path: str) -> GgufInfo:
+def read_gguf(path: str | os.PathLike) -> GgufInfo:
     """
     Reads the header of a GGUF file or of the split set that it belongs to.
 
     Raises ModelFileError for a file that is missing, damaged or not GGUF.
     """
 
-def plan_memory(path: str, n_ctx: int, kv_type: str, n_batch: int) -> dict[str, dict[str, int]]:
+def plan_memory(path: str | os.PathLike, n_ctx: int, kv_type: str, n_batch: int) -> dict[str, dict[str, int]]:
     """
     device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU.
     """
@@ -137,6 +138,15 @@ class ModelInfo:
     @property
     def n_bytes(self) -> int: ...
 
+class Snapshot:
+    """A point of a session that can be gone back to; host memory."""
+
+    @property
+    def n_past(self) -> int: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
 class Session:
     @property
     def n_past(self) -> int: ...
@@ -147,8 +157,16 @@ class Session:
 
     def truncate(self, n: int) -> None: ...
 
+    def snapshot(self) -> Snapshot: ...
+
+    def restore(self, snapshot: Snapshot) -> None: ...
+
+    def save(self, path: str, note: str) -> None: ...
+
+    def load(self, path: str) -> str: ...
+
 class Engine:
-    def __init__(self, path: str, *, n_ctx: int, n_gpu_layers: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool) -> None: ...
+    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_gpu_layers: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool) -> None: ...
 
     @property
     def info(self) -> ModelInfo: ...

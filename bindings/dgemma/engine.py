@@ -64,6 +64,30 @@ class Session:
         """Forgets positions >= n. ``ContextError`` where a sliding layer's ring no longer holds what lies before n."""
         self._native.truncate(n)
 
+    def snapshot(self) -> core.Snapshot:
+        """This point of the conversation, to go back to when a ring has moved on: host memory of ``n_bytes``, about the
+        window of every sliding layer. It has ``n_past`` and ends with the first encoding before it."""
+        return self._native.snapshot()
+
+    def restore(self, snapshot: core.Snapshot) -> None:
+        """Back to a snapshot of this session. ``ContextError`` if something was encoded before it since."""
+        self._native.restore(snapshot)
+
+    def save(self, path: str | os.PathLike[str], note: str = "") -> None:
+        """The cache as a file, with a text of yours; nothing half-written is left.
+
+        Raises ``FileError`` if it cannot be written.
+        """
+        self._native.save(os.fspath(path), note)
+
+    def load(self, path: str | os.PathLike[str]) -> str:
+        """Replaces what the cache holds by a saved one, and returns its text.
+
+        Raises ``FileError`` for a file that is damaged, or saved with another model, cache type or version;
+        ``ContextError`` for one that is longer than the context.
+        """
+        return self._native.load(os.fspath(path))
+
     def generate(
         self,
         tokens: Sequence[int] = (),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from dgemma import Engine
 from dgemma.convert import convert
 from oracle.cases import checkpoint_for, load_case
 
 ModelPath = Callable[..., Path]
+
+NO_END = 7  # a token that no answer has: its row of the embedding, and so its logit, is zero
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +41,31 @@ def tiny(model_path: ModelPath) -> Path:
 @pytest.fixture
 def engine(tiny: Path) -> Engine:
     return Engine(tiny, n_ctx=128, exact=True)
+
+
+@pytest.fixture(scope="session")
+def with_end_tokens(tmp_path_factory):
+    """``with_end_tokens(ids)``: the "early" model with other end tokens, and a token that is never the argmax."""
+    folder = tmp_path_factory.mktemp("ends")
+
+    def path(ids: list[int]) -> Path:
+        target = folder / f"{'-'.join(map(str, ids))}.gguf"
+        source = checkpoint_for(load_case("early"), folder / target.stem)
+        weights = load_file(source / "model.safetensors")
+        weights["model.decoder.embed_tokens.weight"][NO_END] = 0
+        save_file(weights, source / "model.safetensors")
+        for name in ("generation_config.json", "config.json"):
+            config = json.loads((source / name).read_text())
+            config["eos_token_id"] = ids
+            if "text_config" in config:
+                config["text_config"]["eos_token_id"] = ids
+            (source / name).write_text(json.dumps(config))
+        convert(source, target, type="f32", force=True)
+        return target
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def endless(with_end_tokens) -> Path:
+    return with_end_tokens([NO_END])

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engine.conftest import NO_END
 from engine.philox import EngineRandom, philox4x32
 
 from dgemma import BlockEvent, DoneEvent, Engine, GenerationConfig, RequestError, Session, StepEvent
-from dgemma.convert import convert
-from oracle.cases import checkpoint_for, load_case
 from oracle.reference_sampler import StopRule, denoise
 from random_checkpoint import SamplerConfig
 
 PROMPT = [2, 105, 300, 301, 302, 106]
 # Blocks of the "early" checkpoint settle within a few steps; 12 steps at most.
 QUICK = GenerationConfig(max_denoising_steps=12, entropy_bound=2.0, confidence_threshold=0.05)
-NO_END = 7  # found by trying: no answer below has it
-
-
-@pytest.fixture(scope="module")
-def with_end_tokens(tmp_path_factory):
-    """``with_end_tokens(ids)``: the "early" model, with other end tokens in its generation_config.json."""
-    folder = tmp_path_factory.mktemp("ends")
-
-    def path(ids: list[int]) -> Path:
-        target = folder / f"{'-'.join(map(str, ids))}.gguf"
-        source = checkpoint_for(load_case("early"), folder / target.stem)
-        for name in ("generation_config.json", "config.json"):
-            config = json.loads((source / name).read_text())
-            config["eos_token_id"] = ids
-            if "text_config" in config:
-                config["text_config"]["eos_token_id"] = ids
-            (source / name).write_text(json.dumps(config))
-        convert(source, target, type="f32", force=True)
-        return target
-
-    return path
-
-
-@pytest.fixture(scope="module")
-def endless(with_end_tokens) -> Path:
-    return with_end_tokens([NO_END])
 
 
 def answer(engine: Engine, **options) -> tuple[list[int], DoneEvent]:

@@ -33,6 +33,10 @@ struct Error : std::runtime_error {
 struct FileError : Error {
     using Error::Error;
 };
+/// A saved session cannot be written or used.
+struct SessionFileError : FileError {
+    using FileError::FileError;
+};
 /// An argument that cannot be honoured.
 struct RequestError : Error {
     using Error::Error;
@@ -128,6 +132,14 @@ class Engine {
 };
 
 class SessionCore;
+struct RingSnapshot;
+
+/// A point of a session that can be gone back to; host memory.
+struct Snapshot {
+    int n_past;
+    uint64_t n_bytes;
+    std::shared_ptr<const RingSnapshot> rings;
+};
 
 /// One conversation: a key/value cache and the two passes over it.
 class Session {
@@ -144,6 +156,15 @@ class Session {
     void denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits);
     /// Forgets positions >= n. ContextError where the ring of a sliding layer no longer holds what lies before n.
     void truncate(int n);
+
+    /// What going back to this point will need, copied to host memory: about the window of each sliding layer.
+    Snapshot snapshot();
+    /// Back to a snapshot of this session. ContextError if something was encoded before it since.
+    void restore(const Snapshot& snapshot);
+
+    /// The cache as a file, with a text of the caller's; load() returns the text. SessionFileError, ContextError.
+    void save(const std::string& path, const std::string& note);
+    std::string load(const std::string& path);
 
     SessionCore& core() { return *impl_; }
     EngineCore& engine() { return *engine_; }

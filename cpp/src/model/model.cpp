@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "model/tensor_table.h"
@@ -84,8 +85,10 @@ ggml_tensor* Model::claim(const char* pattern, size_t layer, bool on_gpu) {
 }
 
 float Model::claim_scalar(const char* pattern, size_t layer) {
+    const TensorData& source = claim_tensor(file_, hparams_, tensor_rule(pattern), layer);
     float value = 0;
-    std::memcpy(&value, claim_tensor(file_, hparams_, tensor_rule(pattern), layer).data, sizeof value);
+    std::memcpy(&value, source.data, sizeof value);
+    if (!std::isfinite(value)) file_.fail("tensor " + source.name + " is not a finite number; it is damaged");
     return value;
 }
 

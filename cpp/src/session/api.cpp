@@ -6,6 +6,7 @@
 #include "dgemma/dgemma.h"
 #include "session/engine_core.h"
 #include "session/session_core.h"
+#include "session/session_file.h"
 
 namespace dgemma {
 
@@ -57,7 +58,27 @@ void Session::denoise(const std::vector<int32_t>& canvas, const float* previous,
 }
 
 void Session::truncate(int n) {
-    engine_->worker().run([&] { impl_->truncate(n); });
+    engine_->worker().run([&] { impl_->cache().truncate(n); });
+}
+
+Snapshot Session::snapshot() {
+    std::shared_ptr<const RingSnapshot> rings;
+    engine_->worker().run([&] { rings = impl_->cache().snapshot(); });
+    return {rings->n_past, rings->n_bytes(), rings};
+}
+
+void Session::restore(const Snapshot& snapshot) {
+    engine_->worker().run([&] { impl_->cache().restore(*snapshot.rings); });
+}
+
+void Session::save(const std::string& path, const std::string& note) {
+    engine_->worker().run([&] { save_session(path, note, engine_->model(), impl_->cache()); });
+}
+
+std::string Session::load(const std::string& path) {
+    std::string note;
+    engine_->worker().run([&] { note = load_session(path, engine_->model(), impl_->cache()); });
+    return note;
 }
 
 Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest& request)

@@ -29,6 +29,7 @@ KvCache::KvCache(const Model& model, const Devices& devices, const KvShape& shap
         ggml_context* context = contexts_[model.weights().layers[i].on_gpu].get();
         const int64_t cells = layer.sliding ? shape.ring_cells : shape.full_cells;
         const int64_t row = layer.head_dim * layer.kv_heads;
+        sliding_.push_back(layer.sliding);
         layers_.push_back(
             {ggml_new_tensor_2d(context, shape.type, row, cells), ggml_new_tensor_2d(context, shape.type, row, cells)});
     }
@@ -63,7 +64,17 @@ void KvCache::add_memory(MemoryUse& use) const {
     for (const auto& [device, size] : memory_) use[device]["kv"] += size;
 }
 
-void KvCache::begin_write(int n) { high_water_ = std::max(high_water_, n_past_ + n); }
+void KvCache::begin_write(int n) {
+    for (const std::weak_ptr<RingSnapshot>& weak : snapshots_) {
+        const std::shared_ptr<RingSnapshot> snapshot = weak.lock();
+        if (snapshot && snapshot->n_past > n_past_) snapshot->valid = false;
+    }
+    high_water_ = std::max(high_water_, n_past_ + n);
+}
+
+int64_t KvCache::oldest_held() const { return std::max<int64_t>(floor_, high_water_ - shape_.ring_cells); }
+
+int64_t KvCache::oldest_needed(int n) const { return std::max<int64_t>(0, n - (window_ - 1)); }
 
 void KvCache::abandon(int n) {
     try {
@@ -78,15 +89,13 @@ void KvCache::truncate(int n) {
         throw ContextError("truncate: " + std::to_string(n) + " is not between 0 and the " + std::to_string(n_past_) +
                            " positions in the cache");
     }
-    const int64_t oldest_needed = std::max<int64_t>(0, n - (window_ - 1));
-    const int64_t oldest_held = std::max<int64_t>(0, high_water_ - shape_.ring_cells);
-    if (n > 0 && has_sliding_ && oldest_needed < oldest_held) {
+    if (!ring_reaches(n)) {
         throw ContextError("truncate: the ring of the sliding layers holds positions from " +
-                           std::to_string(oldest_held) + " on, and going back to " + std::to_string(n) + " needs " +
-                           std::to_string(oldest_needed) + "; encode the conversation again in a new session");
+                           std::to_string(oldest_held()) + " on, and going back to " + std::to_string(n) + " needs " +
+                           std::to_string(oldest_needed(n)) + "; encode the conversation again in a new session");
     }
     n_past_ = n;
-    if (n == 0) high_water_ = 0;
+    if (n == 0) adopt(0, 0);
 }
 
 }  // namespace dgemma

@@ -9,6 +9,7 @@
 
 #include <ggml.h>
 
+#include <memory>
 #include <vector>
 
 #include "model/devices.h"
@@ -25,6 +26,18 @@ struct KvShape {
 
 KvShape kv_shape(const Hparams& h, int n_ctx, int n_batch, ggml_type type);
 
+/// The sliding layers' keys and values of the last window - 1 positions before n_past. Full layers need no copy: their
+/// positions before n_past stay where they are until something else is encoded there, which ends the snapshot.
+struct RingSnapshot {
+    const void* owner;
+    int n_past;
+    int64_t first;
+    std::vector<std::vector<uint8_t>> layers;  // of sliding layers, as KvCache::read_positions gives them
+    bool valid = true;
+
+    uint64_t n_bytes() const;
+};
+
 class KvCache {
   public:
     struct Layer {
@@ -39,6 +52,24 @@ class KvCache {
     const Layer& layer(size_t i) const { return layers_[i]; }
     int n_past() const { return n_past_; }
     void add_memory(MemoryUse& use) const;
+
+    /// First position that the rings of the sliding layers still hold, and the first that a query at n would see.
+    int64_t oldest_held() const;
+    int64_t oldest_needed(int n) const;
+    bool ring_reaches(int n) const { return !has_sliding_ || n == 0 || oldest_needed(n) >= oldest_held(); }
+
+    /// What the rings must hold to go on from n_past, copied to host memory.
+    std::shared_ptr<const RingSnapshot> snapshot();
+    /// Back to a snapshot of this cache. ContextError if positions before it were written over since.
+    void restore(const RingSnapshot& snapshot);
+
+    /// Keys and values of layer i at positions first … end - 1, in that order, [k rows, v rows]; n_past need not hold
+    /// them.
+    void read_positions(size_t i, int64_t first, int64_t end, uint8_t* out) const;
+    void write_positions(size_t i, int64_t first, int64_t end, const uint8_t* data);
+    size_t row_bytes(size_t i) const { return layers_[i].k->nb[1]; }
+    /// Says that exactly the positions before n were written from outside, those from `first` on to the rings too.
+    void adopt(int n, int64_t first);
 
     /// Says that a pass is about to write n positions after n_past.
     void begin_write(int n);
@@ -55,6 +86,7 @@ class KvCache {
 
     int64_t window_;
     bool has_sliding_;
+    std::vector<bool> sliding_;  // by layer
     KvShape shape_;
     ContextPtr contexts_[2];  // by device: CPU, GPU
     std::vector<BufferPtr> buffers_;
@@ -62,6 +94,8 @@ class KvCache {
     std::vector<std::pair<std::string, uint64_t>> memory_;
     int n_past_ = 0;
     int high_water_ = 0;  // positions below this were ever written
+    int64_t floor_ = 0;   // positions before this never came into the rings (a restored or loaded cache)
+    std::vector<std::weak_ptr<RingSnapshot>> snapshots_;
 };
 
 }  // namespace dgemma

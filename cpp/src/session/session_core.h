@@ -16,8 +16,7 @@ class SessionCore final : public Denoiser {
     /// `plan_only`: measures what a session would take and can do nothing else.
     SessionCore(EngineCore& engine, bool plan_only);
 
-    const KvCache& cache() const { return cache_; }
-    void truncate(int n) { cache_.truncate(n); }
+    KvCache& cache() { return cache_; }
     void check_tokens(const std::vector<int32_t>& tokens, const char* what) const;
     void add_memory(MemoryUse& use) const;
 
