@@ -1,0 +1,49 @@
+"""One picture of a canvas: the status line and as many of the canvas's lines as there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.segment import Segment
+from rich.style import Style
+
+from .cells import Cell, Look
+from .layout import Placed, spans, wrap
+from .status import Progress, status_line
+
+Line = list[Segment]
+
+STATUS = Style(reverse=True)
+# The sixteen colours that every terminal has and its user chose. Without colour, weight and the static still tell.
+STYLES: dict[Look, Style] = {
+    Look.FRESH: Style(bold=True, color="bright_green"),
+    Look.SURE: Style(),
+    Look.LIKELY: Style(color="cyan"),
+    Look.GUESS: Style(color="yellow", italic=True),
+    Look.NOISE: Style(color="bright_black"),
+    Look.LOST: Style(color="magenta"),
+    Look.MARKER: Style(color="blue", dim=True),
+    Look.PADDING: Style(color="bright_black", dim=True),
+}
+
+
+def draw_frame(cells: Sequence[Cell], progress: Progress, columns: int, rows: int) -> list[Line]:
+    """At most ``rows`` lines of at most ``columns`` cells. Where the canvas is longer, the part at work is shown."""
+    lines = wrap(cells, columns)
+    first, last = _window(lines, rows - 1)
+    note = "" if last - first == len(lines) else f"lines {first + 1}-{last} of {len(lines)}"
+    status = Segment(status_line(progress, columns, note), STATUS)
+    return [[status], *(_segments(line) for line in lines[first:last])]
+
+
+def _window(lines: Sequence[Sequence[Placed]], rows: int) -> tuple[int, int]:
+    """Which lines to show: from the one before the first that holds static, and the last ones where none does."""
+    if len(lines) <= rows:
+        return 0, len(lines)
+    busy = (index for index, line in enumerate(lines) if any(look in (Look.NOISE, Look.LOST) for _, look in line))
+    first = max(0, min(next(busy, len(lines)) - 1, len(lines) - rows))
+    return first, first + max(rows, 0)
+
+
+def _segments(line: Sequence[Placed]) -> Line:
+    return [Segment(text, STYLES[look]) for text, look in spans(line)]
