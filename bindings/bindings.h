@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace nb = nanobind;
@@ -12,6 +13,11 @@ namespace nb = nanobind;
 void init_gguf(nb::module_& m);
 void init_sampler(nb::module_& m);
 void init_engine(nb::module_& m);
+
+/// A string of a file or of an error that quotes one: UTF-8 by definition, anything at all where a file is forged.
+inline nb::str to_text(const std::string& bytes) {
+    return nb::steal<nb::str>(PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+}
 
 template <typename T>
 using Array1 = nb::ndarray<nb::numpy, T, nb::ndim<1>>;

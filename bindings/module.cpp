@@ -1,5 +1,6 @@
 #include <nanobind/stl/string.h>
 
+#include <new>
 #include <string>
 
 #include "bindings.h"
@@ -9,11 +10,12 @@ namespace {
 
 nb::object error_class(const char* name) { return nb::module_::import_("dgemma.errors").attr(name); }
 
+void raise(const char* name, const std::exception& e) {
+    PyErr_SetObject(error_class(name).ptr(), to_text(e.what()).ptr());
+}
+
 /// C++'s error family becomes Python's, name by name; the most derived first.
 void translate(const std::exception_ptr& error, void* /*payload*/) {
-    const auto raise = [](const char* name, const std::exception& e) {
-        PyErr_SetString(error_class(name).ptr(), e.what());
-    };
     try {
         std::rethrow_exception(error);
     } catch (const dgemma::Cancelled& e) {
@@ -23,12 +25,16 @@ void translate(const std::exception_ptr& error, void* /*payload*/) {
         raise("ContextError", e);
     } catch (const dgemma::RequestError& e) {
         raise("RequestError", e);
+    } catch (const dgemma::SessionFileError& e) {
+        raise("FileError", e);
     } catch (const dgemma::FileError& e) {
         raise("ModelFileError", e);
     } catch (const dgemma::BackendError& e) {
         raise("BackendError", e);
     } catch (const dgemma::Error& e) {
         raise("Error", e);
+    } catch (const std::bad_alloc&) {
+        raise("BackendError", dgemma::BackendError("not enough memory"));
     }
 }
 

@@ -13,9 +13,17 @@ Error
 person to read; the command line prints it as it is and exits with 1.
 """
 
+from __future__ import annotations
+
 
 class Error(Exception):
-    """Base of everything that dgemma raises on purpose."""
+    """Base of everything that dgemma raises on purpose.
+
+    The message is one line: names from a hostile file may hold line breaks, or codes that a terminal would obey.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in message))
 
 
 class FileError(Error):

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from .errors import ModelFileError, RequestError
 from .metadata import Metadata
 
+_LARGEST = 2**31 - 1  # what a C++ int holds
+
 Reason = Literal["stop", "length", "context", "cancelled"]
 
 
@@ -70,6 +72,8 @@ class GenerationConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
             raise RequestError(f"{name} must be an integer of at least {at_least}, not {value!r}")
+        if value > _LARGEST:
+            raise RequestError(f"{name} must be at most {_LARGEST}, not {value}")
 
     def _check_number(self, name: str, above: float | None = None) -> None:
         value = getattr(self, name)

@@ -24,9 +24,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except Error as error:
-            # Names from a hostile file may hold line breaks, or codes that the terminal would obey.
-            line = "".join(c if c.isprintable() else "?" for c in f"dgemma: {error}")
-            typer.echo(line, err=True)
+            typer.echo(f"dgemma: {error}", err=True)
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             typer.echo("dgemma: interrupted", err=True)

@@ -14,6 +14,8 @@ constexpr uint64_t kMaxHeaderBytes = 1ull << 30;
 constexpr int64_t kMaxTensors = 1 << 20;
 constexpr int kMaxSplits = 1000;
 
+constexpr char kMixed[] = "; files of different sets were mixed, or one was renamed";
+
 size_t read_mapping(void* user_data, void* output, uint64_t offset, size_t length) {
     const auto& mapping = *static_cast<const MappedFile*>(user_data);
     if (offset >= mapping.size()) return 0;
@@ -51,8 +53,9 @@ std::string split_path(const std::string& stem, int index, int count) {
 GgufFile::GgufFile(const std::string& path) {
     const SplitName split = parse_split_name(path);
     open_part(split.count > 1 ? split_path(split.stem, 1, split.count) : path);
-    open_rest();
+    open_rest(path);
     for (size_t file = 0; file < parts_.size(); ++file) collect_tensors(file);
+    check_tensor_count();
 }
 
 void GgufFile::open_part(const std::string& path) {
@@ -69,21 +72,41 @@ void GgufFile::open_part(const std::string& path) {
     if (!header) {
         const std::string cause = log.first_error();
         throw FileError(path + ": the GGUF header cannot be read" + (cause.empty() ? "" : " (" + cause + ")") +
-                        "; the file is damaged or its download was interrupted");
+                        "; the file is damaged, cut off, or made for another version of ggml");
     }
     paths_.push_back(path);
     parts_.push_back({std::move(mapping), std::move(header)});
 }
 
-void GgufFile::open_rest() {
+void GgufFile::open_rest(const std::string& given_path) {
     const int count = static_cast<int>(integer_or("split.count", 0, kMaxSplits, 0));
-    if (count <= 1) return;
+    if (count <= 1 && given_path == path()) return;
     const SplitName split = parse_split_name(path());
     if (split.count != count || split.index != 1) {
-        fail("split.count: says " + std::to_string(count) + " files, but the name does not end in \"-00001-of-" +
-             split_path("", 1, count).substr(10));
+        fail("split.count is " + std::to_string(count) +
+             ", which the name does not fit: a set's first file ends in \"" + split_path("", 1, std::max(count, 2)) +
+             "\"; it was perhaps renamed");
     }
     for (int i = 2; i <= count; ++i) open_part(split_path(split.stem, i, count));
+    for (size_t file = 0; file < parts_.size(); ++file) check_member(file, count);
+}
+
+void GgufFile::check_member(size_t file, int64_t n_files) const {
+    const int64_t number = integer("split.no", 0, kMaxSplits, file);
+    const int64_t count = integer("split.count", 0, kMaxSplits, file);
+    if (number == static_cast<int64_t>(file) && count == n_files) return;
+    fail("split.no is " + std::to_string(number) + " and split.count is " + std::to_string(count) +
+             ", but the name says " + std::to_string(file) + " and " + std::to_string(n_files) + kMixed,
+         file);
+}
+
+void GgufFile::check_tensor_count() const {
+    const auto n_tensors = static_cast<int64_t>(tensors_.size());
+    const int64_t expected = integer_or("split.tensors.count", 0, kMaxTensors, n_tensors);
+    if (expected != n_tensors) {
+        fail("split.tensors.count is " + std::to_string(expected) + ", but the set holds " + std::to_string(n_tensors) +
+             " tensors" + kMixed);
+    }
 }
 
 void GgufFile::collect_tensors(size_t file) {
@@ -124,7 +147,17 @@ uint64_t GgufFile::n_bytes() const {
     return total;
 }
 
-void GgufFile::fail(const std::string& what) const { throw FileError(path() + ": " + what); }
+uint64_t GgufFile::fingerprint() const {
+    uint64_t hash = 0xcbf29ce484222325u;
+    const auto add = [&](const uint8_t* data, uint64_t n) {
+        for (uint64_t i = 0; i < n; ++i) hash = (hash ^ data[i]) * 0x100000001b3u;
+    };
+    for (const Part& part : parts_) add(part.mapping.data(), gguf_get_data_offset(part.header.get()));
+    for (const TensorData& tensor : tensors_) add(tensor.data, std::min<uint64_t>(tensor.n_bytes, 4096));
+    return hash;
+}
+
+void GgufFile::fail(const std::string& what, size_t file) const { throw FileError(paths_[file] + ": " + what); }
 
 GgufInfo read_gguf(const std::string& path) {
     const GgufFile file(path);

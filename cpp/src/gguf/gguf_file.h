@@ -35,13 +35,16 @@ class GgufFile {
     const TensorData* find(const std::string& name) const;
     uint64_t n_bytes() const;
     const MappedFile& mapping(size_t file) const { return parts_[file].mapping; }
+    /// 64-bit FNV-1a of all headers and of every tensor's first 4 KiB.
+    uint64_t fingerprint() const;
     uint32_t version() const { return gguf_get_version(parts_.front().header.get()); }
 
-    /// Typed metadata of the first file. A missing key gives the fallback, or a FileError where there is none; a value
-    /// of another type or outside [low, high] is a FileError. gguf.h's own getters abort the process on a wrong type.
+    /// Typed metadata, of the first file unless another is named. A missing key gives the fallback, or a FileError
+    /// where there is none; a value of another type or outside [low, high] is a FileError. gguf.h's own getters abort
+    /// the process on a wrong type.
     bool has(const std::string& key) const;
     bool is_array(const std::string& key) const;
-    int64_t integer(const std::string& key, int64_t low, int64_t high) const;
+    int64_t integer(const std::string& key, int64_t low, int64_t high, size_t file = 0) const;
     int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t fallback) const;
     double number(const std::string& key, double low, double high) const;
     double number_or(const std::string& key, double low, double high, double fallback) const;
@@ -49,12 +52,14 @@ class GgufFile {
     std::string text_or(const std::string& key, const std::string& fallback) const;
     std::vector<int64_t> integers(const std::string& key, int64_t low, int64_t high) const;
     std::vector<bool> flags(const std::string& key) const;
+    /// Values in an array, 0 where there is none.
+    int64_t length(const std::string& key) const;
     /// Index of each of `wanted` in an array of strings, -1 where absent.
     std::vector<int64_t> find_texts(const std::string& key, const std::vector<std::string>& wanted) const;
     std::vector<std::pair<std::string, MetadataValue>> metadata() const;
 
-    /// "path: key: what" as a FileError.
-    [[noreturn]] void fail(const std::string& what) const;
+    /// "path: what" as a FileError.
+    [[noreturn]] void fail(const std::string& what, size_t file = 0) const;
 
   private:
     struct FreeHeader {
@@ -66,10 +71,14 @@ class GgufFile {
     };
 
     void open_part(const std::string& path);
-    void open_rest();
+    void open_rest(const std::string& given_path);
+    void check_member(size_t file, int64_t n_files) const;
+    void check_tensor_count() const;
     void collect_tensors(size_t file);
-    const gguf_context* header() const { return parts_.front().header.get(); }
-    int64_t key_id(const std::string& key) const;
+    const gguf_context* header(size_t file = 0) const { return parts_[file].header.get(); }
+    int64_t key_id(const std::string& key, size_t file = 0) const;
+    /// The same, or a FileError if there is no such key.
+    int64_t required_id(const std::string& key, size_t file = 0) const;
 
     std::vector<std::string> paths_;
     std::vector<Part> parts_;

@@ -13,7 +13,7 @@
 namespace dgemma {
 
 MappedFile::MappedFile(const std::string& path) {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // opening a pipe must not wait
     if (fd < 0) throw FileError(path + ": cannot be opened: " + std::strerror(errno));
     struct stat status{};
     const bool regular = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);

@@ -95,18 +95,25 @@ std::string type_of(const gguf_context* header, int64_t id) {
     return std::string("array of ") + gguf_type_name(gguf_get_arr_type(header, id));
 }
 
+std::string number_text(double x) {
+    char buffer[32];
+    std::snprintf(buffer, sizeof buffer, "%.10g", x);
+    return buffer;
+}
+
 std::string range_text(double low, double high) {
-    const auto text = [](double x) {
-        char buffer[32];
-        std::snprintf(buffer, sizeof buffer, "%.10g", x);
-        return std::string(buffer);
-    };
-    return "must be between " + text(low) + " and " + text(high);
+    return "must be between " + number_text(low) + " and " + number_text(high);
 }
 
 }  // namespace
 
-int64_t GgufFile::key_id(const std::string& key) const { return gguf_find_key(header(), key.c_str()); }
+int64_t GgufFile::key_id(const std::string& key, size_t file) const { return gguf_find_key(header(file), key.c_str()); }
+
+int64_t GgufFile::required_id(const std::string& key, size_t file) const {
+    const int64_t id = key_id(key, file);
+    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model", file);
+    return id;
+}
 
 bool GgufFile::has(const std::string& key) const { return key_id(key) >= 0; }
 
@@ -115,21 +122,21 @@ bool GgufFile::is_array(const std::string& key) const {
     return id >= 0 && gguf_get_kv_type(header(), id) == GGUF_TYPE_ARRAY;
 }
 
-int64_t GgufFile::integer(const std::string& key, int64_t low, int64_t high) const {
-    const int64_t id = key_id(key);
-    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model");
-    const MetadataValue value = value_of(header(), id);
+int64_t GgufFile::integer(const std::string& key, int64_t low, int64_t high, size_t file) const {
+    const int64_t id = required_id(key, file);
+    const MetadataValue value = value_of(header(file), id);
     int64_t number = 0;
     if (const auto* whole = std::get_if<int64_t>(&value)) {
         number = *whole;
     } else if (const auto* large = std::get_if<uint64_t>(&value)) {
         number = static_cast<int64_t>(std::min<uint64_t>(*large, INT64_MAX));
     } else {
-        fail("metadata key " + key + " has the type " + type_of(header(), id) + ", an integer is needed");
+        fail("metadata key " + key + " has the type " + type_of(header(file), id) + ", an integer is needed", file);
     }
     if (number < low || number > high) {
         fail("metadata key " + key + " is " + std::to_string(number) + "; it " +
-             range_text(static_cast<double>(low), static_cast<double>(high)));
+                 range_text(static_cast<double>(low), static_cast<double>(high)),
+             file);
     }
     return number;
 }
@@ -139,19 +146,20 @@ int64_t GgufFile::integer_or(const std::string& key, int64_t low, int64_t high, 
 }
 
 double GgufFile::number(const std::string& key, double low, double high) const {
-    const int64_t id = key_id(key);
-    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model");
+    const int64_t id = required_id(key);
     const MetadataValue value = value_of(header(), id);
     double number = 0;
     if (const auto* real = std::get_if<double>(&value)) {
         number = *real;
     } else if (const auto* whole = std::get_if<int64_t>(&value)) {
         number = static_cast<double>(*whole);
+    } else if (const auto* large = std::get_if<uint64_t>(&value)) {
+        number = static_cast<double>(*large);
     } else {
         fail("metadata key " + key + " has the type " + type_of(header(), id) + ", a number is needed");
     }
     if (!(number >= low && number <= high)) {
-        fail("metadata key " + key + " is " + std::to_string(number) + "; it " + range_text(low, high));
+        fail("metadata key " + key + " is " + number_text(number) + "; it " + range_text(low, high));
     }
     return number;
 }
@@ -161,8 +169,7 @@ double GgufFile::number_or(const std::string& key, double low, double high, doub
 }
 
 std::string GgufFile::text(const std::string& key) const {
-    const int64_t id = key_id(key);
-    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model");
+    const int64_t id = required_id(key);
     if (gguf_get_kv_type(header(), id) != GGUF_TYPE_STRING) {
         fail("metadata key " + key + " has the type " + type_of(header(), id) + ", a string is needed");
     }
@@ -174,8 +181,7 @@ std::string GgufFile::text_or(const std::string& key, const std::string& fallbac
 }
 
 std::vector<int64_t> GgufFile::integers(const std::string& key, int64_t low, int64_t high) const {
-    const int64_t id = key_id(key);
-    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model");
+    const int64_t id = required_id(key);
     const MetadataValue value = value_of(header(), id);
     const auto* numbers = std::get_if<std::vector<int64_t>>(&value);
     if (numbers == nullptr) {
@@ -191,14 +197,17 @@ std::vector<int64_t> GgufFile::integers(const std::string& key, int64_t low, int
 }
 
 std::vector<bool> GgufFile::flags(const std::string& key) const {
-    const int64_t id = key_id(key);
-    if (id < 0) fail("metadata key " + key + " is missing; the file is not a complete DiffusionGemma model");
+    const int64_t id = required_id(key);
     const MetadataValue value = value_of(header(), id);
     const auto* flags = std::get_if<std::vector<bool>>(&value);
     if (flags == nullptr) {
         fail("metadata key " + key + " has the type " + type_of(header(), id) + ", an array of bool is needed");
     }
     return *flags;
+}
+
+int64_t GgufFile::length(const std::string& key) const {
+    return is_array(key) ? static_cast<int64_t>(gguf_get_arr_n(header(), key_id(key))) : 0;
 }
 
 std::vector<int64_t> GgufFile::find_texts(const std::string& key, const std::vector<std::string>& wanted) const {

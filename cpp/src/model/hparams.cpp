@@ -101,7 +101,7 @@ int64_t read_vocab(const GgufFile& file) {
     if (embedding->ne[1] < 2 || embedding->ne[1] > kMaxVocab) {
         file.fail("tensor token_embd.weight has " + std::to_string(embedding->ne[1]) + " rows; it is damaged");
     }
-    if (const int64_t n = file.length("tokenizer.ggml.tokens"); n > embedding->ne[1]) {
+    if (const int64_t n = file.length("tokenizer.ggml.tokens"); n != embedding->ne[1] && n > 0) {
         file.fail("tokenizer.ggml.tokens holds " + std::to_string(n) + " tokens, but token_embd.weight has " +
                   std::to_string(embedding->ne[1]) + " rows; the tokenizer is another model's");
     }
