@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forge import Forged
+from refusal import Refused
 from safetensors.numpy import load_file, save_file
 
 from dgemma import Engine
@@ -69,3 +71,20 @@ def with_end_tokens(tmp_path_factory):
 @pytest.fixture(scope="session")
 def endless(with_end_tokens) -> Path:
     return with_end_tokens([NO_END])
+
+
+@pytest.fixture(scope="session")
+def genuine(tiny: Path) -> Forged:
+    """The tiny model taken apart; not to be changed."""
+    return Forged.read(tiny)
+
+
+@pytest.fixture
+def forged(genuine: Forged) -> Forged:
+    """The tiny model taken apart, to lie about."""
+    return genuine.copy()
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    return Refused(tmp_path)
