@@ -22,9 +22,9 @@ inline float fast_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     const float y = p * (r * r) + r + 1.0f;
-    int32_t bits;
+    uint32_t bits;  // unsigned: what is shifted out is meant to be lost
     std::memcpy(&bits, &shifted, sizeof bits);
-    const int32_t scale_bits = (bits << 23) + (127 << 23);  // the low bits of `shifted` hold n; 2^n
+    const uint32_t scale_bits = (bits << 23) + (127u << 23);  // the low bits of `shifted` hold n; 2^n
     float scale;
     std::memcpy(&scale, &scale_bits, sizeof scale);
     return x < -87.0f ? 0.0f : y * scale;
