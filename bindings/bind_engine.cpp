@@ -125,8 +125,16 @@ void init_engine(nb::module_& m) {
         .def("truncate", &dgemma::Session::truncate, "n"_a, Release())
         .def("snapshot", &dgemma::Session::snapshot, Release())
         .def("restore", &dgemma::Session::restore, "snapshot"_a, Release())
-        .def("save", &dgemma::Session::save, "path"_a, "note"_a, Release())
-        .def("load", &dgemma::Session::load, "path"_a, Release());
+        .def(
+            "save",
+            [](dgemma::Session& session, const std::filesystem::path& path, const std::string& note) {
+                session.save(path.string(), note);
+            },
+            "path"_a, "note"_a, Release())
+        .def(
+            "load",
+            [](dgemma::Session& session, const std::filesystem::path& path) { return session.load(path.string()); },
+            "path"_a, Release());
     nb::class_<dgemma::Engine>(m, "Engine")
         .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_gpu_layers"_a, "n_threads"_a, "n_batch"_a,
              "kv_f32"_a, "exact"_a, Release())

@@ -71,6 +71,24 @@ def plan_memory(path: str | os.PathLike, n_ctx: int, kv_type: str, n_batch: int)
     device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU.
     """
 
+def convert_rows(rows: NDArray[numpy.uint8], from_type: str, to_type: str, n_cols: int, importance: NDArray[numpy.float32] | None, n_threads: int) -> tuple[NDArray[numpy.uint8], tuple[int, int, float] | None]:
+    """
+    Rows [n, bytes] of one ggml type as rows of another, and the first value that cannot be stored: row, column, value.
+
+    importance: float32 [n_cols]. Raises RequestError for types that do not fit.
+    """
+
+def row_bytes(type: str, n_cols: int) -> int:
+    """Bytes of a row of n_cols values."""
+
+def needs_importance(type: str) -> bool:
+    """Whether ggml quantises to this type with an importance matrix only."""
+
+def gguf_places(path: str | os.PathLike[str]) -> tuple[list[tuple[str, int, int]], list[tuple[int, int]]]:
+    """
+    Byte places of what read_gguf names: of each metadata entry (name, begin, end) in the first file, and of each tensor's data (index into paths, begin).
+    """
+
 class SamplerStep:
     """What one step of the sampler decided; arrays of [C]."""
 
@@ -161,9 +179,9 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None: ...
 
-    def save(self, path: str, note: str) -> None: ...
+    def save(self, path: str | os.PathLike, note: str) -> None: ...
 
-    def load(self, path: str) -> str: ...
+    def load(self, path: str | os.PathLike) -> str: ...
 
 class Engine:
     def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_gpu_layers: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool) -> None: ...

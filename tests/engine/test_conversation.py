@@ -144,7 +144,7 @@ def saved(model_path, tmp_path: Path) -> Path:
 
 
 def test_saved_sessions_that_do_not_match(model_path, tmp_path: Path) -> None:
-    path = saved(model_path, tmp_path)
+    path = saved(model_path, tmp_path).rename(tmp_path / "g\udcffspräch")  # a name that is not UTF-8
     for engine, sentence in (
         (Engine(model_path("short"), n_ctx=256, kv_type="f32"), "cache of another type than f32"),
         (Engine(model_path("crossing"), n_ctx=256), "saved with another model file"),
@@ -168,13 +168,15 @@ def test_damaged_saved_sessions(model_path, tmp_path: Path) -> None:
         (whole[:7] + b"9" + whole[8:], "another version"),
         (whole[:-1], "broke off: layer 2"),
         (whole[:200], "broke off|damaged"),
+        (whole[:40] + b"\xff" * 7 + whole[47:], "header makes no sense"),  # the length of the note
+        (whole[:24] + b"\xff" * 8 + whole[32:], "header makes no sense|holds"),  # n_past
         (whole.replace(b'"ids"', b'"odd"'), "does not say which tokens"),
         (whole.replace(b'"ids": [', b'"ids": [7,').replace(b'"extra": {}', b'"extra":{}'), "damaged"),
     ):
         path.write_bytes(data)
         conversation = Conversation(engine)
         answer(conversation, tokens(5), n=16)
-        with pytest.raises(FileError, match=sentence) as caught:
+        with pytest.raises((FileError, ContextError), match=sentence) as caught:
             conversation.load(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -10,7 +10,6 @@ namespace dgemma {
 namespace {
 
 constexpr char kMagic[8] = {'D', 'G', 'S', 'E', 'S', 'S', 'N', '1'};
-constexpr uint64_t kMaxNote = 1ull << 30;
 
 struct Header {
     char magic[8];
@@ -53,8 +52,16 @@ void write_cache(std::ofstream& file, const std::string& note, const Model& mode
     file.flush();
 }
 
+uint64_t file_size(std::ifstream& file) {
+    file.seekg(0, std::ios::end);
+    const auto size = static_cast<uint64_t>(file.tellg());
+    file.seekg(0);
+    return size;
+}
+
 Header read_header(std::ifstream& file, const std::string& path, const Model& model, const KvCache& cache) {
     Header header{};
+    const uint64_t size = file_size(file);
     file.read(reinterpret_cast<char*>(&header), sizeof header);
     if (!file || std::memcmp(header.magic, kMagic, 6) != 0) fail(path, "is not a saved session of dgemma");
     if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) fail(path, "was saved by another version of dgemma");
@@ -64,8 +71,7 @@ Header read_header(std::ifstream& file, const std::string& path, const Model& mo
     if (header.type != static_cast<uint32_t>(cache.shape().type)) {
         fail(path, std::string("holds a cache of another type than ") + ggml_type_name(cache.shape().type));
     }
-    if (header.first > header.n_past || header.note_bytes > kMaxNote)
-        fail(path, "is damaged: its header makes no sense");
+    if (header.first > header.n_past || header.note_bytes > size) fail(path, "is damaged: its header makes no sense");
     if (header.n_past > static_cast<uint64_t>(cache.shape().n_ctx)) {
         throw ContextError(path + ": holds " + std::to_string(header.n_past) + " tokens, the context " +
                            std::to_string(cache.shape().n_ctx) + "; a larger n_ctx holds them");
