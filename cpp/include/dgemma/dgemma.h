@@ -86,6 +86,45 @@ struct GgufInfo {
 /// Reads the header of a GGUF file or of a split set (any member's path); checks every offset against the file's size.
 GgufInfo read_gguf(const std::string& path);
 
+/// Byte places, in the order of GgufInfo: of the metadata's entries (name, type and value as stored) within the first
+/// file, and of each tensor's data within paths[file].
+struct GgufLayout {
+    struct Key {
+        std::string name;
+        uint64_t begin, end;
+    };
+    struct Tensor {
+        uint64_t file, begin;
+    };
+    std::vector<Key> keys;
+    std::vector<Tensor> tensors;
+};
+GgufLayout gguf_layout(const std::string& path);
+
+// ---------------------------------------------------------------------------------------------------- quantising
+
+/// Rows of weights as rows of another type: quantised, dequantised, or quantised anew. Types go by ggml's names.
+struct RowConversion {
+    std::string from, to;               // "bf16", "q4_K", ...; any case
+    int64_t n_rows, n_cols;             // n_cols: a multiple of both types' blocks
+    const void* source;                 // [n_rows, row_bytes(from, n_cols)]
+    void* result;                       // [n_rows, row_bytes(to, n_cols)]
+    const float* importance = nullptr;  // [n_cols], how much an error in each column matters; null: all the same
+    int n_threads = 1;                  // any number gives the same bytes
+};
+
+/// A value that cannot be stored: infinite, not a number, or beyond the target type.
+struct BadValue {
+    int64_t row, col;
+    float value;
+};
+
+/// Fills the result, or returns the first value that cannot be stored. RequestError for a type that is unknown, that
+/// does not divide the rows, or that needs_importance() where none is given.
+std::optional<BadValue> convert_rows(const RowConversion& job);
+uint64_t row_bytes(const std::string& type, int64_t n_cols);
+bool needs_importance(const std::string& type);
+
 // ---------------------------------------------------------------------------------------------------- engine
 
 struct EngineOptions {
