@@ -14,7 +14,7 @@ for a notebook. ``python -m dgemma.visual`` shows both without a model.
 codes of terminals, and ``view`` decides when to draw.
 """
 
-from .html import canvas_html
+from .notebook import canvas_html
 from .view import CanvasView
 
 __all__ = ["CanvasView", "canvas_html"]

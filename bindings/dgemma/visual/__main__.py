@@ -22,9 +22,10 @@ def main() -> None:
     tokenizer = toy_tokenizer()
     events = scripted_events(tokenizer, toy_ids(tokenizer, TEXT * options.repeat), options.canvas, options.steps)
     console = Console()
-    console.print("[bold]>[/] Why is the sky blue?")
+    question = "> Why is the sky blue?"
+    console.print(question, style="bold")
     try:
-        with CanvasView(console, tokenizer, max_steps=options.steps) as view:
+        with CanvasView(console, tokenizer, max_steps=options.steps, heading=question) as view:
             for event in events:
                 view.show(event)
                 time.sleep(options.delay)

@@ -46,6 +46,7 @@ class Look(Enum):
     LOST = "noise again"
     MARKER = "special token"
     PADDING = "after the end"
+    PAST = "finished text above the canvas"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""One picture of a canvas: the status line and as many of the canvas's lines as there is room for."""
+"""One picture of a canvas: the status line, the canvas below it, and above it the text so far."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.segment import Segment
 from rich.style import Style
 
 from .cells import Cell, Look
+from .glyphs import split_glyphs
 from .layout import Placed, spans, wrap
 from .status import Progress, status_line
 
@@ -24,16 +26,34 @@ STYLES: dict[Look, Style] = {
     Look.LOST: Style(color="magenta"),
     Look.MARKER: Style(color="blue", dim=True),
     Look.PADDING: Style(color="bright_black", dim=True),
+    Look.PAST: Style(dim=True),
 }
 
 
-def draw_frame(cells: Sequence[Cell], progress: Progress, columns: int, rows: int) -> list[Line]:
-    """At most ``rows`` lines of at most ``columns`` cells. Where the canvas is longer, the part at work is shown."""
+def draw_frame(cells: Sequence[Cell], progress: Progress, columns: int, rows: int, past: str = "") -> list[Line]:
+    """At most ``rows`` lines of at most ``columns`` cells.
+
+    Where the canvas is longer, the part at work is shown; where it is shorter, the end of ``past``, the text so far,
+    stands above.
+    """
     lines = wrap(cells, columns)
     first, last = _window(lines, rows - 1)
     note = "" if last - first == len(lines) else f"lines {first + 1}-{last} of {len(lines)}"
     status = Segment(status_line(progress, columns, note), STATUS)
-    return [[status], *(_segments(line) for line in lines[first:last])]
+    above = _past_lines(past, columns, rows - 1 - (last - first))
+    return [*map(_segments, above), [status], *map(_segments, lines[first:last])]
+
+
+def _past_lines(text: str, columns: int, rows: int) -> list[list[Placed]]:
+    """The last ``rows`` lines of text."""
+    if rows < 1 or not text:
+        return []
+    # No line holds more characters than this unless most are accents.
+    kept = text.removesuffix("\n")[-2 * rows * columns :].split("\n")[-rows:]
+    words = [[word.encode() for word in re.findall(r" ?[^ ]+| +", line)] for line in kept]
+    return [
+        folded for line in words for folded in wrap([Cell(glyphs, Look.PAST) for glyphs in split_glyphs(line)], columns)
+    ][-rows:]
 
 
 def _window(lines: Sequence[Sequence[Placed]], rows: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ _CSS = {
     Look.LOST: "color:#c51b8a",
     Look.MARKER: "color:#6a6acd",
     Look.PADDING: "color:#aaa",
+    Look.PAST: "",
 }
 
 

@@ -12,7 +12,7 @@ from rich.style import Style
 from ..errors import RequestError
 from ..events import BlockEvent, Event, StepEvent
 from ..tokenizer import TextStream, Tokenizer
-from .cells import canvas_cells, readable_tokens
+from .cells import Cell, canvas_cells, readable_tokens
 from .frame import draw_frame
 from .screen import Screen
 from .status import Progress
@@ -21,10 +21,14 @@ from .status import Progress
 class CanvasView:
     """Draws the events of one answer on a console; a context manager, which restores the terminal at its end.
 
+    While an answer is made, the terminal shows the canvas below the last lines of what was written; each finished block
+    is written to the ordinary screen behind that, which comes back with all of the text when the answer ends.
+
     interval: draw each ``interval``-th step; a block's last one always. max_frames_per_second: steps that come faster
-    are left out. max_steps: what the status line gives as the limit. print_block: called for each finished block, its
-    frame gone, instead of printing the block's text; it should print with ``write``, which knows where the next frame
-    may begin. clock: seconds, for tests. Speeds are counted from ``__enter__``.
+    are left out. max_steps: what the status line gives as the limit. heading: what to show above the text, the question
+    for instance; it is not written. print_block: called for each finished block in place of writing the block's text;
+    it should use ``write``, which remembers what to show above the canvas. clock: seconds, for tests.
+    Speeds are counted from ``__enter__``.
 
     Where the console is no terminal nothing is drawn: the text of the finished blocks is all that is written.
     """
@@ -37,6 +41,7 @@ class CanvasView:
         interval: int = 1,
         max_frames_per_second: float = 30,
         max_steps: int | None = None,
+        heading: str = "",
         print_block: Callable[[BlockEvent], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,6 +52,7 @@ class CanvasView:
         self._screen = Screen(console)
         self._tokenizer = tokenizer
         self._text = TextStream(tokenizer)
+        self._past = heading and heading.removesuffix("\n") + "\n"
         self._interval = interval
         self._least_gap = 1 / max_frames_per_second
         self._max_steps = max_steps
@@ -65,7 +71,7 @@ class CanvasView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._screen.close()
+        self._screen.leave()
 
     def show(self, event: Event) -> None:
         """Take in the next event of the answer."""
@@ -74,20 +80,30 @@ class CanvasView:
             return
         if self._waiting:
             self._paint(self._waiting)
-        self._screen.erase()
         if isinstance(event, BlockEvent):
-            self._tokens += len(event.tokens)
-            self._drawn = None
-            self._print_block(event)
-        elif rest := self._text.finish():
-            self._screen.write(rest)
+            self._block(event)
+        else:
+            self._screen.leave()
+            if rest := self._text.finish():
+                self.write(rest)
 
     def write(self, text: str, style: Style | None = None) -> None:
-        """Print text that stays, above the frames to come; one that is on the screen is taken away."""
+        """Write text that stays. The canvas goes away for it, until the next step or the end of ``print_block``."""
         self._screen.write(text, style)
+        self._past += text
+
+    def _block(self, event: BlockEvent) -> None:
+        """The finished block goes to the ordinary screen, and comes back as text above an empty canvas."""
+        self._tokens += len(event.tokens)
+        with self._screen.at_once():
+            self._screen.leave()
+            self._print_block(event)
+            if self._drawn:
+                self._draw(self._drawn, [])
+        self._drawn = None
 
     def _write_block(self, event: BlockEvent) -> None:
-        self._screen.write(self._text.feed(event.tokens))
+        self.write(self._text.feed(event.tokens))
 
     def _step(self, event: StepEvent) -> None:
         self._steps += 1
@@ -99,15 +115,16 @@ class CanvasView:
 
     def _paint(self, event: StepEvent) -> None:
         self._waiting = None
-        columns, rows = self._screen.room
-        if not rows:
-            return
         # Compared with what was drawn last, not with the step before: nothing new is missed for having been left out.
-        cells = canvas_cells(event, self._tokenizer, self._drawn)
-        progress = self._progress(event, readable_tokens(cells))
-        self._screen.paint(draw_frame(cells, progress, columns, rows))
+        self._draw(event, canvas_cells(event, self._tokenizer, self._drawn))
         self._drawn = event
         self._painted_at = self._clock()
+
+    def _draw(self, event: StepEvent, cells: list[Cell]) -> None:
+        columns, rows = self._screen.room
+        if rows:
+            progress = self._progress(event, readable_tokens(cells))
+            self._screen.paint(draw_frame(cells, progress, columns, rows, self._past))
 
     def _progress(self, event: StepEvent, readable: int) -> Progress:
         seconds = max(self._clock() - self._begun, 1e-9)
