@@ -78,7 +78,8 @@ def resolve(spec: str, filename: str | None = None, revision: str | None = None)
     try:
         sizes, commit = _asked(repo, partial(_files_on_hub, repo, revision))
         names = pick(repo, sizes, quant).names
-        return [_asked(repo, partial(_fetch, repo, name, commit)) for name in names][0]
+        paths = [_asked(repo, partial(_fetch, repo, name, commit)) for name in names]
+        return paths[0]
     except _Unreachable as error:
         cached = _in_cache(repo, quant, revision)
         if cached is None:

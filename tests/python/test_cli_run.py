@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ import typer
 from typer.testing import CliRunner, Result
 
 import dgemma
-from dgemma import BlockEvent, ContextError, DoneEvent, GenerationStats, StepEvent, Tokenizer
+from dgemma import BlockEvent, ContextError, DoneEvent, GenerationConfig, GenerationStats, StepEvent, Tokenizer
 from dgemma.cli import app
-from dgemma.cli.run import _prompt_text
+from dgemma.cli.prompt import read_prompt
+from dgemma.cli.refused import SENTENCES
 from dgemma.events import Event
 
 
 class FakeEngine:
     """Yields the class's ``script``, raising where it holds an exception; remembers how it was called."""
 
+    config = GenerationConfig(confidence_threshold=0.25)
     script: list[Event | BaseException]
     calls: dict[str, Any]
 
@@ -76,6 +79,7 @@ def test_answer_on_stdout_and_summary_on_stderr(tokenizer: Tokenizer) -> None:
         "tokens": tokenizer.encode("[user]hello"),
         "max_new_tokens": 512,
         "seed": 7,
+        "config": None,
         "closed": True,
     }
 
@@ -100,9 +104,66 @@ def test_system_prompt_and_raw(tokenizer: Tokenizer) -> None:
 
 def test_thinking_reaches_the_template(tokenizer: Tokenizer, metadata: dict[str, Any]) -> None:
     metadata["tokenizer.chat_template"] = "{{ 'think' if enable_thinking else 'answer' }}"
-    for flags, prompt in ((["--thinking"], "<bos>think"), ([], "<bos>answer")):
+    for flags, prompt in ((["--thinking", "on"], "<bos>think"), ([], "<bos>answer")):
         assert invoke("-p", "hi", *flags).exit_code == 0
         assert tokenizer.decode(FakeEngine.calls["tokens"]) == prompt
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_numbers_of_the_sampler() -> None:
+    numbers = {"max-steps": 9, "t-min": 0.1, "t-max": 0.9, "entropy-bound": 0.3, "stability": 2, "confidence": 0.01}
+    flags = [part for name, value in numbers.items() for part in (f"--diffusion-eb-{name}", str(value))]
+    assert invoke("-p", "hi", *flags).exit_code == 0
+    assert FakeEngine.calls["config"] == GenerationConfig(9, 0.1, 0.9, 0.3, 2, 0.01)
+    assert invoke("-p", "hi", "--diffusion-steps", "7").exit_code == 0
+    assert FakeEngine.calls["config"] == GenerationConfig(max_denoising_steps=7, confidence_threshold=0.25)
+    refused = invoke("-p", "hi", "--diffusion-eb-t-max", "0.2")
+    assert (refused.exit_code, refused.stderr) == (1, "dgemma: t_min must be at most t_max (0.2), not 0.4\n")
+
+
+@pytest.mark.parametrize("flag", sorted(SENTENCES))
+def test_flags_of_other_runners_name_the_one_to_use(flag: str) -> None:
+    result = invoke("-p", "hi", f"{flag}=1" if flag.startswith("--") else flag)
+    assert result.exit_code == 2
+    words = "".join(result.stderr.replace("│", "").split())
+    assert f"Invalid value for {flag}: {SENTENCES[flag]}".replace(" ", "") in words
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize("flags", [["--diffusion-visual"], ["--no-color"], ["--thinking", "hide"]])
+def test_a_pipe_gets_plain_text(flags: list[str]) -> None:
+    result = invoke("-p", "hi", "-s", "7", *flags)
+    assert (result.exit_code, result.stdout) == (0, "hello é hello\n")
+    assert "\x1b" not in result.stderr
+
+
+def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, ["run", "--help"]).stdout.splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 80
+    for group in ("Model", "Prompt", "Answer", "Denoising", "Output"):
+        assert any(line.startswith(f"╭─ {group}") for line in lines)
+    names = [line.split()[1] for line in lines if line.startswith("│ --")]
+    assert len(names) == 25
+    assert not any(name.endswith("…") for name in names)  # none is cut short
+
+
+def test_model_from_the_hub(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgemma.hub.resolve", lambda spec: Path("fetched") / spec.partition(":")[2])
+    assert CliRunner().invoke(app, ["run", "-hf", "owner/name:Q4_K_M", "-p", "hi"]).exit_code == 0
+    assert FakeEngine.calls["path"] == str(Path("fetched/Q4_K_M"))
+
+
+def test_prompt_file_and_pipe_are_joined(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("from a file\n")
+    assert invoke("--raw", "-p", "sum up", "-f", str(tmp_path / "notes.txt"), stdin="piped\n").exit_code == 0
+    assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>sum up\n\nfrom a file\n\npiped"
+    assert invoke("--raw", "-p", "alone", stdin="").exit_code == 0
+    assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>alone"
+    missing = invoke("-f", str(tmp_path / "none.txt"))
+    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    assert "none.txt cannot be read: No such file or directory" in missing.stderr
 
 
 def test_prompt_from_stdin(tokenizer: Tokenizer) -> None:
@@ -116,8 +177,9 @@ def test_no_prompt_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setattr("sys.stdin", Terminal())
-    with pytest.raises(typer.BadParameter, match="give a prompt with -p, or pipe one in"):
-        _prompt_text(None)
+    with pytest.raises(typer.BadParameter, match="give a prompt with -p or -f, or pipe one in"):
+        read_prompt(None, None, chat=False)
+    assert read_prompt(None, None, chat=True) is None
 
 
 @pytest.mark.usefixtures("tokenizer")
@@ -138,7 +200,21 @@ def test_prompts_that_cannot_be_used(arguments: list[str], stdin: str | bytes | 
 
 @pytest.mark.usefixtures("tokenizer")
 @pytest.mark.parametrize(
-    "arguments", ["-p hi -n 0", "-p hi -n five", "-p hi -s -2", "-p hi --raw -sys x", "-p hi --raw --thinking", "-q"]
+    "arguments",
+    [
+        "-p hi -n 0",
+        "-p hi -n five",
+        "-p hi -s -2",
+        "-p hi --raw -sys x",
+        "-p hi --raw --thinking on",
+        "-p hi --thinking maybe",
+        "-p hi --diffusion-eb-t-min -1",
+        "-p hi --diffusion-visual-interval 0",
+        "-p hi -hf owner/name",
+        "--raw -cnv",
+        "-cnv --json",
+        "-q",
+    ],
 )
 def test_wrong_command_lines(arguments: str) -> None:
     assert invoke(*arguments.split()).exit_code == 2

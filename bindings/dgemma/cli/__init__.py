@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from ..errors import Error
 
-FAILED, INTERRUPTED = 1, 130  # and 2 for a wrong command line, which typer sees to
+FAILED, INTERRUPTED = 1, 130  # the latter as shells expect; and 2 for a wrong command line, which typer sees to
 
 
 class _Group(TyperGroup):
@@ -68,9 +68,9 @@ def _root(
     """
 
 
-from . import bench, convert, inspect, run  # noqa: E402  # the modules of the sub-commands come after what they might use
+from . import bench, convert, inspect, refused, run  # noqa: E402  # the modules of the sub-commands come after what they might use
 
 app.command("convert")(convert.convert)
-app.command("run")(run.run)
+app.command("run", cls=refused.RunCommand)(run.run)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
