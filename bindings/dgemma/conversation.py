@@ -50,8 +50,8 @@ class Conversation:
     ) -> Iterator[Event]:
         """Answers the whole conversation so far, ``prompt``; the events are those of ``Session.generate``.
 
-        Raises ``ContextError`` if the prompt does not fit; the cache then holds the common prefix. However an answer ends
-        (its last event, closing the iterator, Ctrl-C), ``ids`` is what the cache holds.
+        Raises ``ContextError`` if the prompt does not fit; the cache then holds the common prefix. However an answer
+        ends (its last event, closing the iterator, Ctrl-C), ``ids`` is what the cache holds.
         """
         ids = list(prompt)
         if not ids:
