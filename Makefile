@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := build/demo
 # Reinstalling is what makes a new Python file visible and rebuilds the engine; the build folder keeps what is unchanged.
-SOURCES := $(shell find cpp bindings convert -name '*.py' -o -name '*.pyi' -o -name '*.json' -o -name '*.cpp' \
+SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.pyi' -o -name '*.json' -o -name '*.cpp' \
              -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null) CMakeLists.txt pyproject.toml
 CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
 
@@ -53,7 +53,8 @@ lint: $(VENV)/installed ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
-	@rm -rf build/types && mkdir -p build/types && cp -r bindings/dgemma build/types/dgemma && rm -rf build/types/dgemma/convert && cp -r convert build/types/dgemma/convert
+	@rm -rf build/types && mkdir -p build/types && cp -r bindings/dgemma build/types/dgemma
+	@for part in convert quantize; do rm -rf build/types/dgemma/$$part && cp -r $$part build/types/dgemma/$$part; done
 	MYPYPATH=build/types $(BIN)/mypy build/types/dgemma
 
 format: $(VENV)/installed ## Format all sources

@@ -16,11 +16,12 @@ from typing import BinaryIO, NoReturn, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+from gguf import GGMLQuantizationType
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, FileError, ModelFileError
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 1 << 20
 
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -32,7 +33,10 @@ DTYPE_BYTES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as it lies in a file. ``shape``: PyTorch order. ``begin``: byte position in the file."""
+    """A tensor as it lies in a file. ``shape``: PyTorch order. ``begin``: byte position in the file.
+
+    ``dtype``: safetensors' name of the type, or for a tensor of a GGUF file ggml's.
+    """
 
     name: str
     file: str
@@ -40,6 +44,24 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int
     bytes: int
+
+    @property
+    def kind(self) -> GGMLQuantizationType:
+        """ggml's type, for a dtype that ggml has."""
+        return GGMLQuantizationType[self.dtype]
+
+    def refusal(self, problem: str) -> FileError:
+        """What to raise when the data cannot be used."""
+        error = CheckpointError if self.file.endswith(".safetensors") else ModelFileError
+        return error(f"{self.file}: tensor {self.name!r}: {problem}")
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        return self.bytes // self.rows
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -138,23 +160,23 @@ def _check_layout(path: Path, tensors: list[StoredTensor], data: int, size: int)
 
 def chunk_rows(tensor: StoredTensor) -> int:
     """How many rows (of the last dimension) are read at a time: as many as CHUNK_BYTES hold, at least one."""
-    return max(1, CHUNK_BYTES // max(1, tensor.shape[-1] * DTYPE_BYTES[tensor.dtype]))
+    return max(1, CHUNK_BYTES // max(1, tensor.row_bytes))
 
 
-def read_rows(tensor: StoredTensor) -> Iterator[npt.NDArray[np.uint8]]:
-    """The tensor's bytes, [rows, bytes of a row] at a time, in order.
+def read_rows(tensor: StoredTensor) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """The tensor's bytes in order, some rows at a time, never of two matrices: the first row's index, [rows, bytes].
 
     Raises CheckpointError where the file cannot be read, or has become shorter since its header was.
     """
-    row_bytes = tensor.shape[-1] * DTYPE_BYTES[tensor.dtype]
-    rows, step = tensor.bytes // row_bytes, chunk_rows(tensor)
+    matrix, step = tensor.shape[-2] if len(tensor.shape) > 1 else 1, chunk_rows(tensor)
     try:
         with open(tensor.file, "rb", buffering=0) as file:
             file.seek(tensor.begin)
-            for first in range(0, rows, step):
-                chunk = np.empty((min(step, rows - first), row_bytes), dtype=np.uint8)
-                _read_exactly(file, chunk, tensor)
-                yield chunk
+            for start in range(0, tensor.rows, matrix):
+                for first in range(start, start + matrix, step):
+                    chunk = np.empty((min(step, start + matrix - first), tensor.row_bytes), dtype=np.uint8)
+                    _read_exactly(file, chunk, tensor)
+                    yield first, chunk
     except OSError as error:
         raise CheckpointError(f"{tensor.file}: cannot be read: {error.strerror or error}") from None
 
@@ -164,5 +186,5 @@ def _read_exactly(file: BinaryIO, chunk: npt.NDArray[np.uint8], tensor: StoredTe
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]  # a raw file has it, BinaryIO does not say so
         if not count:
-            raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r}: the file ended while it was read")
+            raise tensor.refusal("the file ended while it was read")
         view = view[count:]

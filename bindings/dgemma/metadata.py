@@ -29,6 +29,10 @@ class Metadata:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
+    def is_array(self, key: str) -> bool:
+        """Whether there is such a key, with a list of values."""
+        return isinstance(self._values.get(key), np.ndarray | list)
+
     def text(self, key: str) -> str:
         value = self._get(key)
         if not isinstance(value, str):

@@ -1,0 +1,101 @@
+"""``dgemma quantize``: parse, call the library, show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .written import known_type, print_plan, write_and_tell
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def _bytes(text: str) -> int:
+    """2GB, 500M, 4GiB or plain bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    count = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+    if count < 1:
+        raise typer.BadParameter(f"{text!r} is no size: write it like 2GB or 500M")
+    return count
+
+
+def quantize(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="Checkpoint folder, GGUF file (or any of a split set), OWNER/NAME or OWNER/NAME:QUANT."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="GGUF file to write.")],
+    type: Annotated[str, typer.Argument(metavar="TYPE", callback=known_type, help="Q4_K_M, IQ4_XS, …: see below.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type",
+            metavar="PATTERN=TYPE",
+            help="Another type for tensors whose name matches, as in ffn_down_exps=iq4_nl; may be given often, the "
+            "first match counts.",
+        ),
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="No mix: every matrix in the one type.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Take a file that is quantised already; it loses more.")
+    ] = False,
+    split: Annotated[
+        int | None,
+        typer.Option(
+            "--output-split-size",
+            metavar="SIZE",
+            parser=_bytes,
+            help="Most bytes of tensors in a file (2GB, 500M); OUT-00001-of-00002.gguf and so on.",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,
+    threads: Annotated[
+        int | None, typer.Option("-t", "--threads", metavar="N", min=1, help="CPU threads; one a core if absent.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written, from headers only; OUT is not touched.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tensors as one JSON object on stdout.")] = False,
+) -> None:
+    """Quantise a DiffusionGemma checkpoint or GGUF file, in one pass.
+
+    Types, from large to small: F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS
+    MXFP4 NVFP4 Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S IQ3_XS Q2_K TQ2_0 TQ1_0. With an importance matrix also IQ3_XXS Q2_K_S
+    IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. A mix gives each tensor the type that llama-quantize would; rows that do not
+    divide into its blocks get one that fits (for Q4_K, Q5_0).
+
+    OUT appears when it is complete, or not at all. Shapes are printed in PyTorch's order: rows, columns.
+
+    Exit codes: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong command line, 130 interrupted.
+    """
+    from .. import quantize as quantizer
+
+    patterns = tuple(overrides or ())
+    if dry_run:
+        plan = quantizer.plan(source, type, overrides=patterns, pure=pure, revision=revision)
+        print_plan(plan, as_json=as_json)
+        return
+    write_and_tell(
+        lambda progress: quantizer.quantize(
+            source,
+            out,
+            type,
+            overrides=patterns,
+            pure=pure,
+            allow_requantize=allow_requantize,
+            split_bytes=split,
+            revision=revision,
+            force=force,
+            threads=threads,
+            progress=progress,
+        ),
+        as_json=as_json,
+    )

@@ -1,0 +1,104 @@
+"""What ``dgemma convert`` and ``dgemma quantize`` share: types by name, plans on the screen, a bar while writing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from ..convert import Plan, Report
+
+    Progress = Callable[[int, int, str], None]
+
+PLAIN_TYPES = ("f32", "f16", "bf16", "q8_0")  # those that need no engine
+
+
+def known_type(name: str) -> str:
+    """The callback of an option for a type: an unknown name is a wrong command line, with the nearest names."""
+    if name.lower() not in PLAIN_TYPES:
+        from ..quantize.types import file_type
+
+        try:
+            file_type(name)
+        except RequestError as error:
+            raise typer.BadParameter(str(error)) from None
+    return name
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """The answer of a dry run, on stdout."""
+    typer.echo(json.dumps(_as_object(plan)) if as_json else _as_table(plan))
+    needing = [tensor for tensor in plan.tensors if tensor.needs_importance]
+    if needing:
+        tensors = "tensor" if len(needing) == 1 else "tensors"
+        typer.echo(f"{len(needing)} {tensors} can be made with an importance matrix only ({needing[0].name})", err=True)
+
+
+def write_and_tell(write: Callable[[Progress], Report], *, as_json: bool) -> None:
+    """Run ``write`` with a bar, then say on stderr what was made, and with --json also on stdout."""
+    began = time.monotonic()
+    with _progress_bar() as progress:
+        report = write(progress)
+    seconds = time.monotonic() - began
+    files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
+    typer.echo(f"{report.path}: {size(report.bytes)}{files} in {seconds:.0f} s{_left_behind(report.plan)}", err=True)
+    if as_json:
+        typer.echo(json.dumps(_as_object(report.plan)))
+
+
+def size(count: int) -> str:
+    """Bytes for people: 12.3 MB."""
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if count >= 10**power:
+            return f"{count / 10**power:.2f} {unit}"
+    return f"{count} B"
+
+
+def _as_object(plan: Plan) -> dict[str, Any]:
+    tensors = [{"name": t.name, "shape": list(t.shape), "type": t.type, "bytes": t.bytes} for t in plan.tensors]
+    needing = [tensor.name for tensor in plan.tensors if tensor.needs_importance]
+    return {"tensors": tensors, "bytes": plan.bytes} | ({"needs_importance": needing} if needing else {})
+
+
+def _as_table(plan: Plan) -> str:
+    """Every tensor on a line, then the sums by type, then the total."""
+    lines = [f"{t.name:<36} {' x '.join(map(str, t.shape)):<20} {t.type:<7} {t.bytes:>14,}" for t in plan.tensors]
+    for kind in sorted({tensor.type for tensor in plan.tensors}):
+        sizes = [tensor.bytes for tensor in plan.tensors if tensor.type == kind]
+        lines.append(f"{f'{len(sizes)} tensors':<57} {kind:<7} {sum(sizes):>14,}")
+    total = f"{len(plan.tensors)} tensors, {size(plan.bytes)}{_left_behind(plan)}"
+    return "\n".join([*lines, total])
+
+
+def _left_behind(plan: Plan) -> str:
+    if not plan.vision_tensors:
+        return ""
+    return f"; text only: {plan.vision_tensors} vision tensors ({size(plan.vision_bytes)}) left out"
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar on stderr with bytes, rate and time left; it appears with the first bytes, after any download's bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=None)
+
+    def show(done: int, total: int, name: str) -> None:
+        bar.update(task, completed=done, total=total)
+        bar.start()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
