@@ -67,7 +67,7 @@ class Screen:
         """
         self.leave()
         if self._console.is_terminal:
-            text = text.translate(_OBEYED)
+            text = self._spelled(text.translate(_OBEYED))
         self._console.print(Segments([Segment(text, style)]), end="", soft_wrap=True)
         self._console.file.flush()
 
@@ -98,8 +98,12 @@ class Screen:
         return capture.get()
 
     def _send(self, codes: str) -> None:
-        file, encoding = self._console.file, self._console.encoding
         if not self._holding:
             codes = _BEGIN_UPDATE + codes + _END_UPDATE
-        file.write(codes.encode(encoding, "replace").decode(encoding))
-        file.flush()
+        self._console.file.write(self._spelled(codes))
+        self._console.file.flush()
+
+    def _spelled(self, text: str) -> str:
+        """The text with "?" for what the terminal's encoding lacks: no character is worth an answer's end."""
+        encoding = self._console.encoding
+        return text.encode(encoding, "replace").decode(encoding)
