@@ -22,6 +22,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .conversation import Conversation, ConversationStats
+    from .diffusion_gemma import DiffusionGemma
     from .engine import Engine, Session
     from .events import BlockEvent, DoneEvent, EngineInfo, GenerationConfig, GenerationStats, StepEvent
     from .sampler import EntropyBoundStep, entropy_bound_step
@@ -31,6 +32,7 @@ _HOMES = {
     "BlockEvent": ".events",
     "Conversation": ".conversation",
     "ConversationStats": ".conversation",
+    "DiffusionGemma": ".diffusion_gemma",
     "DoneEvent": ".events",
     "Engine": ".engine",
     "EngineInfo": ".events",
@@ -51,6 +53,7 @@ __all__ = [
     "ContextError",
     "Conversation",
     "ConversationStats",
+    "DiffusionGemma",
     "DoneEvent",
     "Engine",
     "EngineInfo",

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_checkpoint import CheckpointConfig, write_checkpoint
 
 from dgemma import Tokenizer
+from dgemma.convert import convert
 
 CONTROL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|think|>"]
 USER_TOKENS = ["<|tool_response>", "<|channel>"]
@@ -33,6 +35,21 @@ def metadata() -> dict[str, Any]:
         "tokenizer.ggml.unknown_token_id": 3,
         "tokenizer.chat_template": "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
     }
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with every special token of Gemma 4, as examples/random_checkpoint.py makes it."""
+    pytest.importorskip("dgemma._core", reason="the engine is not built")
+    folder = tmp_path_factory.mktemp("toy")
+    checkpoint = write_checkpoint(folder / "checkpoint", CheckpointConfig(), vision=False)
+    convert(checkpoint, folder / "toy.gguf", type="f32")
+    return folder / "toy.gguf"
+
+
+@pytest.fixture(scope="session")
+def toy(toy_model: Path) -> Tokenizer:
+    return Tokenizer.from_gguf(toy_model)
 
 
 @pytest.fixture(scope="session")

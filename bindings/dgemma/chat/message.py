@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -29,6 +29,17 @@ class ToolCall:
 
 
 Piece = Delta | ToolCall
+
+
+def append(pieces: list[Piece], piece: Piece) -> None:
+    """Adds a piece; text that goes on where the last piece ended makes that one longer."""
+    last = pieces[-1] if pieces else None
+    if not isinstance(piece, Delta):
+        pieces.append(piece)
+    elif isinstance(last, Delta) and (last.kind, last.malformed_call) == (piece.kind, piece.malformed_call):
+        pieces[-1] = replace(last, text=last.text + piece.text)
+    elif piece.text:
+        pieces.append(piece)
 
 
 @dataclass(frozen=True)

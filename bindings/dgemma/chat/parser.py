@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..tokenizer import TextStream, Tokenizer
 from .markers import THOUGHT, Markers
-from .message import Delta, Message, Piece, ToolCall
+from .message import Delta, Message, Piece, ToolCall, append
 from .tool_call import parse_call
 
 
@@ -121,7 +121,7 @@ class MessageParser:
         self._ids += ids
         if call is not None:
             self._calls.append(call)
-            self._out.append(call)
+            append(self._out, call)
             return
         self._malformed = True
         self._emit("text", self._tokenizer.decode(ids), malformed_call=True)
@@ -145,15 +145,9 @@ class MessageParser:
             self._emit("text", rest)
 
     def _emit(self, kind: Literal["text", "thought"], text: str, malformed_call: bool = False) -> None:
-        if not text:
-            return
         if kind == "text":
             self._content += text
-        last = self._out[-1] if self._out else None
-        if isinstance(last, Delta) and (last.kind, last.malformed_call) == (kind, malformed_call):
-            self._out[-1] = Delta(kind, last.text + text, malformed_call)
-        else:
-            self._out.append(Delta(kind, text, malformed_call))
+        append(self._out, Delta(kind, text, malformed_call))
 
     def _taken(self) -> list[Piece]:
         taken, self._out = self._out, []
