@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,13 +80,12 @@ class Editor:
 @contextmanager
 def unechoed_keys() -> Iterator[None]:
     """What is typed during an answer stays out of it, and waits for the next turn."""
-    try:
-        import termios
-
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError):  # Windows, or no terminal
+    if os.name != "posix" or sys.stdin is None or not sys.stdin.isatty():
         yield
         return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
     during = termios.tcgetattr(sys.stdin)
     during[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, during)
