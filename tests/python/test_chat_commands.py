@@ -349,3 +349,38 @@ def test_thoughts_and_tool_calls_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> N
     assert piped(monkeypatch, ScriptedEngine(*scripts(text)), "a\n", "--thinking", "on").stdout == seen
     shown = piped(monkeypatch, ScriptedEngine(*scripts(text)), "a\n", "--thinking", "show")
     assert shown.stdout == f"hm\n{seen}"
+
+
+def test_thoughts_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    text = "<|channel>thought\nhm<channel|>yes\x1b"
+    dimmed = piped(monkeypatch, ScriptedEngine(*scripts(text)), "a\n", "--thinking", "on")
+    assert dimmed.stdout == "\x1b[2mhm\x1b[0m\nyes\ufffd\n"  # what a terminal would obey never reaches it
+    assert piped(monkeypatch, ScriptedEngine(*scripts(text)), "a\n", "--thinking", "hide").stdout == "yes\ufffd\n"
+
+
+def test_an_unclosed_thought_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine(*scripts("<|channel>thought\nthe answer"))
+    assert piped(monkeypatch, engine, "a\n", "--thinking", "on").stdout == "the answer\n"
+
+
+def test_one_answer_keeps_its_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Tokenizer, "from_gguf", lambda path: Tokenizer.from_metadata(vocabulary(), path))
+    cache = tmp_path / "cache"
+
+    def ask(text: str) -> tuple[str, ScriptedEngine]:
+        engine = ScriptedEngine(*scripts(f"about {text}"))
+        engine.ring = 100
+        monkeypatch.setitem(dgemma.__dict__, "Engine", lambda *_, **__: engine)
+        arguments = ["run", "-m", "toy.gguf", "-sys", "a long rule", "-p", text, "--prompt-cache", str(cache)]
+        return CliRunner().invoke(app, arguments).stdout, engine
+
+    first, engine = ask("x")
+    assert (first, len(engine.encoded) > 30) == ("about x\n", True)
+    second, engine = ask("y")
+    tokenizer = Tokenizer.from_metadata(vocabulary(), "toy.gguf")
+    assert second == "about y\n"
+    assert tokenizer.decode(engine.encoded) == "y<turn|><|turn>model\n"  # the rest was in the cache
+    result = piped(monkeypatch, ScriptedEngine(*scripts("z")), "/stats\n", "--prompt-cache", str(cache))
+    assert "2 messages" in result.stderr  # a chat goes on where the last answer ended

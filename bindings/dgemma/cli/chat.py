@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
+from rich.console import Console
+from rich.text import Text
 
 from ..conversation import Conversation
 from ..errors import Error
@@ -74,5 +75,6 @@ def _turn(state: ChatState, line: str, is_prompt: bool) -> str:
 
 
 def _say(text: str) -> None:
-    """For the person, beside the conversation."""
-    typer.secho(text, err=True, dim=True)
+    """For the person, beside the conversation; a terminal's lines are broken between words."""
+    console = Console(stderr=True)
+    console.print(Text(text, style="dim"), soft_wrap=not console.is_terminal)
