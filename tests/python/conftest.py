@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_checkpoint import CheckpointConfig, write_checkpoint
 
 from dgemma import Tokenizer
 from dgemma.convert import convert
+from random_checkpoint import CheckpointConfig, write_checkpoint
 
 CONTROL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|think|>"]
 USER_TOKENS = ["<|tool_response>", "<|channel>"]

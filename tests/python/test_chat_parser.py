@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def read(
     """The message and all pieces of tokens that come in several blocks."""
     parser, pieces = MessageParser(tokenizer, **options), []
     places = [0, *sorted(cuts), len(ids)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         pieces += parser.feed(ids[start:end])
     pieces += parser.finish()
     assert parser.finish() == []
@@ -310,7 +311,7 @@ def test_stop_strings() -> None:
 def test_stop_strings_however_the_text_is_cut(text: str, stops: list[str], cuts: list[int]) -> None:
     stop, shown = StopStrings(stops), ""
     places = [0, *sorted(min(place, len(text)) for place in cuts), len(text)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         shown += stop.feed(text[start:end])
         assert not any(word in shown for word in stops)
     shown += stop.finish()
