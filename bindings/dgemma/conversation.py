@@ -37,6 +37,7 @@ class Conversation:
     def __init__(self, engine: Engine) -> None:
         self._session = engine.session()
         self._border: Snapshot | None = None
+        self._open_ended = False  # whether the last prompt had an end that the next one will not have
         self.ids: list[int] = []
         self.stats = ConversationStats()
 
@@ -47,8 +48,12 @@ class Conversation:
         max_new_tokens: int = 256,
         seed: int = 0,
         config: GenerationConfig | None = None,
+        settled: int | None = None,
     ) -> Iterator[Event]:
         """Answers the whole conversation so far, ``prompt``; the events are those of ``Session.generate``.
+
+        settled: how many ids of ``prompt`` the next turn's prompt will begin with (``dgemma.chat.settled_length``), all
+        of them if absent. The place to go back to is remembered there.
 
         Raises ``ContextError`` if the prompt does not fit; the cache then holds the common prefix. However an answer
         ends (its last event, closing the iterator, Ctrl-C), ``ids`` is what the cache holds.
@@ -56,7 +61,7 @@ class Conversation:
         ids = list(prompt)
         if not ids:
             raise RequestError("the prompt is empty; there is nothing to answer")
-        self._encode(ids)
+        self._encode(ids, len(ids) if settled is None else settled)
         pending: list[int] = []
         try:
             for event in self._session.generate((), max_new_tokens, seed, config):
@@ -70,8 +75,11 @@ class Conversation:
     def save(self, path: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
         """Cache, ids and ``extra`` (anything that JSON holds) as one file, tied to this very model file.
 
-        Raises ``FileError`` if it cannot be written; nothing half-written is left.
+        Where the next turn's prompt will leave out the end of the last one, the file ends at the settled part: nothing
+        behind it could be used. Raises ``FileError`` if it cannot be written; nothing half-written is left.
         """
+        if self._open_ended and self._border is not None and self._restore_border(len(self.ids)):
+            self.ids = self.ids[: self._session.n_past]
         self._session.save(path, json.dumps({"ids": self.ids, "extra": extra or {}}))
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,17 +104,22 @@ class Conversation:
         self.ids = ids
         return dict(extra)
 
-    def _encode(self, prompt: list[int]) -> None:
-        """Makes the cache hold exactly ``prompt``, and remembers the place."""
+    def _encode(self, prompt: list[int], settled: int) -> None:
+        """Makes the cache hold exactly ``prompt``, and remembers the place after ``settled`` ids of it."""
         self._go_back(_common_prefix(self.ids, prompt))
         self.stats.reused_tokens += len(self.ids)
-        new = prompt[len(self.ids) :]
+        if len(self.ids) <= settled:  # else the last border still is the place: this is the same turn again
+            self._append(prompt[len(self.ids) : settled])
+            self._border = self._session.snapshot()
+            self.stats.snapshot_bytes = self._border.n_bytes
+        self._append(prompt[len(self.ids) :])
+        self._open_ended = settled < len(prompt)
+
+    def _append(self, new: list[int]) -> None:
         if new:
             self._session.prefill(new)
             self.stats.encoded_tokens += len(new)
-        self.ids = prompt
-        self._border = self._session.snapshot()
-        self.stats.snapshot_bytes = self._border.n_bytes
+            self.ids = self.ids + new
 
     def _go_back(self, n: int) -> None:
         """Forgets what follows position n, and more where the cache cannot stop there."""
@@ -125,11 +138,10 @@ class Conversation:
         return True
 
     def _restore_border(self, n: int) -> bool:
-        border, self._border = self._border, None
-        if border is None or border.n_past > n:
+        if self._border is None or self._border.n_past > n:
             return False
         try:
-            self._session.restore(border)
+            self._session.restore(self._border)
         except ContextError:
             return False
         return True

@@ -67,6 +67,36 @@ def test_a_dropped_thought_costs_the_visible_answer_again(long_engine: Engine) -
     assert answer(Conversation(long_engine), history, seed=9) == answer(conversation, history, seed=9)
 
 
+def test_a_prompt_whose_end_later_turns_leave_out(long_engine: Engine) -> None:
+    """Gemma's template ends a prompt with an empty thought that history does not have: the place before it is kept."""
+    conversation, history, read = Conversation(long_engine), tokens(600), 600
+    for turn in range(3):
+        settled = len(history)
+        events = list(
+            conversation.answer([*history, 101, 100], max_new_tokens=600, seed=turn, config=CONFIG, settled=settled)
+        )
+        said = [token for event in events if isinstance(event, BlockEvent) for token in event.tokens]
+        read += 2 + 592  # the end, and committed canvases
+        history = history + said[:40] + tokens(5, seed=turn)
+        read += 45
+    assert answer(conversation, history, n=1) == answer(Conversation(long_engine), history, n=1)
+    assert conversation.stats.reencodings == 0
+    assert conversation.stats.encoded_tokens == read
+
+
+def test_a_saved_chat_goes_on_without_reading_it_again(long_engine: Engine, tmp_path: Path) -> None:
+    conversation, history = Conversation(long_engine), tokens(600)
+    list(conversation.answer([*history, 101], max_new_tokens=600, config=CONFIG, settled=600))
+    conversation.save(tmp_path / "chat")
+    loaded = Conversation(long_engine)
+    loaded.load(tmp_path / "chat")
+    for one in (conversation, loaded):
+        before = one.stats.encoded_tokens
+        answer(one, history + tokens(9, seed=1), n=1)
+        assert one.stats.encoded_tokens - before == 9
+        assert one.stats.reencodings == 0
+
+
 def test_the_same_answer_again(long_engine: Engine) -> None:
     conversation, prompt = Conversation(long_engine), tokens(300)
     first = answer(conversation, prompt, n=600, seed=4)

@@ -104,10 +104,10 @@ class ChatState:
         self.messages, self.seeds_used = messages, seeds_used
 
     def _answer(self, messages: list[Message], show: Show) -> Answer:
-        from ..chat import history_ids
+        from ..chat import history_ids, settled_length
 
-        asked = with_system(self.settings, messages)
-        prompt = history_ids(self.template, self.tokenizer, asked, enable_thinking=self.settings.thinking.wanted)
+        asked, thinking = with_system(self.settings, messages), self.settings.thinking.wanted
+        prompt = history_ids(self.template, self.tokenizer, asked, enable_thinking=thinking)
         answer = Answer(self.tokenizer, len(prompt))
         self.last_seed = (self.settings.seed + self.seeds_used) % 2**64
         self.seeds_used += 1
@@ -117,6 +117,7 @@ class ChatState:
                 max_new_tokens=self.settings.max_new_tokens,
                 seed=self.last_seed,
                 config=self.settings.config(self.engine),
+                settled=settled_length(self.template, self.tokenizer, asked, prompt, enable_thinking=thinking),
             ):
                 show(event, answer.add(event))
         except (KeyboardInterrupt, Cancelled):
