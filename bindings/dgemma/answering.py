@@ -49,6 +49,7 @@ class Request:
     config: GenerationConfig
     stops: list[str] = field(default_factory=list)
     on_event: Callable[[Event], object] | None = None
+    settled: int | None = None  # as for ``Conversation.answer``
 
 
 class Answering:
@@ -121,7 +122,11 @@ class Answering:
     def _events(self) -> Iterator[Event]:
         request = self.request
         return self._conversation.answer(
-            request.prompt, max_new_tokens=request.max_tokens, seed=request.seed, config=request.config
+            request.prompt,
+            max_new_tokens=request.max_tokens,
+            seed=request.seed,
+            config=request.config,
+            settled=request.settled,
         )
 
     def _received(self, events: Iterator[Event]) -> Iterator[list[Piece]]:

@@ -13,13 +13,14 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from .answering import Answering, PlainText, Reader, Request
+from .answering import Answering, PlainText, Request
 from .arguments import sampler_config, stop_strings
-from .chat import AnswerMemory, MessageParser, history_ids, tool_use
+from .chat import AnswerMemory, MessageParser, history_ids, settled_length, tool_use
 from .conversation import Conversation
 from .engine import Engine, KvType
 from .errors import RequestError
@@ -112,9 +113,8 @@ class DiffusionGemma:
         """
         ids = self._prompt_ids(prompt)
         shown = (prompt if isinstance(prompt, str) else self._tokenizer.decode(ids)) if echo else ""
-        answering = self._answering(
-            ids, PlainText(self._tokenizer), "create_completion", max_tokens, stop, seed, on_event, sampler
-        )
+        request = self._request(ids, "create_completion", max_tokens, stop, seed, on_event, sampler)
+        answering = Answering(self._conversation_at_hand(), self._lock, request, PlainText(self._tokenizer))
         completion = Completion(answering, self.model_path, shown)
         return completion.chunks() if stream else completion.whole()
 
@@ -151,19 +151,16 @@ class DiffusionGemma:
         use = tool_use(tools, tool_choice)
         if use.opening and thinking:
             raise RequestError("tool_choice makes the answer begin as a call, so that no thought can stand before it")
-        prompt = history_ids(
-            ChatTemplate.from_tokenizer(self._tokenizer),
-            self._tokenizer,
-            self._memory.recall(messages),
-            tools=use.offered,
-            enable_thinking=thinking,
-        )
+        told = self._memory.recall(messages)
+        shared: dict[str, Any] = {"tools": use.offered, "enable_thinking": thinking}
+        prompt = history_ids(self._template, self._tokenizer, told, **shared)
+        settled = settled_length(self._template, self._tokenizer, told, prompt, **shared)
+        opening = self._tokenizer.encode(use.opening, add_bos=False)
         parser = MessageParser(self._tokenizer, tool_calls=use.calls)
-        if use.opening:
-            opening = self._tokenizer.encode(use.opening, add_bos=False)
-            parser.feed(opening)
-            prompt += opening
-        answering = self._answering(prompt, parser, "create_chat_completion", max_tokens, stop, seed, on_event, sampler)
+        parser.feed(opening)
+        prompt += opening
+        request = self._request(prompt, "create_chat_completion", max_tokens, stop, seed, on_event, sampler, settled)
+        answering = Answering(self._conversation_at_hand(), self._lock, request, parser)
         completion = ChatCompletion(answering, parser, self._memory, self.model_path)
         return completion.chunks() if stream else completion.whole()
 
@@ -208,6 +205,10 @@ class DiffusionGemma:
     ) -> None:
         self.close()
 
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate.from_tokenizer(self._tokenizer)
+
     def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
             return self._tokenizer.encode(prompt)
@@ -216,18 +217,18 @@ class DiffusionGemma:
         except (TypeError, ValueError):
             raise RequestError(f"prompt must be text or a list of token ids, not {prompt!r:.80}") from None
 
-    def _answering(
+    def _request(
         self,
         prompt: list[int],
-        reader: Reader,
         function: str,
         max_tokens: int | None,
         stop: str | Sequence[str] | None,
         seed: int | None,
         on_event: Callable[[Event], object] | None,
         sampler: Mapping[str, Any],
-    ) -> Answering:
-        """The answer to a prompt, checked and ready to run."""
+        settled: int | None = None,
+    ) -> Request:
+        """The arguments of ``function``, checked; what was left out has its default."""
         config = sampler_config(self._config, sampler, function)
         if max_tokens is None:
             max_tokens = max(1, self.n_ctx() - len(prompt))
@@ -235,7 +236,9 @@ class DiffusionGemma:
             raise RequestError(f"max_tokens must be at least 1, or None for as many as fit, not {max_tokens!r}")
         if seed is None:
             seed = secrets.randbits(32) if self._seed is None else self._seed
+        return Request(prompt, max_tokens, seed, config, stop_strings(stop), on_event, settled)
+
+    def _conversation_at_hand(self) -> Conversation:
         if self._conversation is None:
             self._conversation = Conversation(self._engine)
-        request = Request(prompt, max_tokens, seed, config, stop_strings(stop), on_event)
-        return Answering(self._conversation, self._lock, request, reader)
+        return self._conversation

@@ -239,6 +239,8 @@ def test_thoughts_in_the_text_of_others(toy: Tokenizer, small: ChatTemplate, tex
 
 BAD_MESSAGES: list[tuple[Any, str]] = [
     ([], "messages must not be empty"),
+    (None, "messages must be a list, not None"),
+    ("hi", "messages must be a list, not 'hi'"),
     (["hi"], r"messages\[0\] must be an object"),
     ([{"content": "hi"}], r"messages\[0\] has the role None; there are system, developer, user, assistant, tool"),
     ([USER, {"role": "model", "content": "hi"}], r"messages\[1\] has the role 'model'"),
@@ -268,6 +270,10 @@ def test_bad_messages_are_one_sentence(toy: Tokenizer, small: ChatTemplate, mess
 def test_bad_tools_are_one_sentence(toy: Tokenizer, small: ChatTemplate, tools: Any) -> None:
     with pytest.raises(RequestError, match=r"tools\[0\] must be"):
         history_ids(small, toy, [USER], tools=tools)
+    with pytest.raises(RequestError, match=r"tools\[0\] must be"):
+        tool_use(tools, "required")
+    with pytest.raises(RequestError, match="tools must be a list"):
+        history_ids(small, toy, [USER], tools={"function": {}})  # type: ignore[arg-type]
 
 
 def test_tool_choice() -> None:

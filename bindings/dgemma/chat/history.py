@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import RequestError
 from ..template import ChatTemplate
 from ..tokenizer import Tokenizer
+from .tool_choice import checked_tools
 from .turns import Turn, turns_of
 
 Messages = Sequence[Mapping[str, Any]]
@@ -39,7 +40,7 @@ def history_ids(
 
     Raises ``RequestError`` for messages or tools that cannot be understood, or that the template refuses.
     """
-    offered = _checked_tools(tools)
+    offered = checked_tools(tools)
 
     def render(own_calls: bool) -> tuple[str, _Seals]:
         seals = _Seals(tokenizer)
@@ -154,11 +155,3 @@ class _Seals:
 
 def _function(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _checked_tools(tools: Messages | None) -> Messages | None:
-    for index, tool in enumerate(tools or ()):
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise RequestError(f'tools[{index}] must be {{"type": "function", "function": {{"name": …}}}}')
-    return tools or None

@@ -27,8 +27,10 @@ class AnswerMemory:
         if len(self._tokens) > _MOST:
             self._tokens.popitem(last=False)
 
-    def recall(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def recall(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """The messages, with "tokens" where an answer is one of these."""
+        if not isinstance(messages, Sequence):
+            return messages  # for ``history_ids`` to refuse
         return [self._recalled(message) for message in messages]
 
     def _recalled(self, message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -33,12 +33,23 @@ def tool_use(tools: Sequence[Mapping[str, Any]] | None, choice: object) -> ToolU
     if choice == "none":
         return ToolUse(None, calls=False)
     name = "" if choice == "required" else _function(choice)
-    names = [tool["function"]["name"] for tool in tools or ()]
+    names = [tool["function"]["name"] for tool in checked_tools(tools) or ()]
     if not names:
         raise RequestError("tool_choice demands a call, but there are no tools")
     if name and name not in names:
         raise RequestError(f"tool_choice names {name!r}, which is not among the tools: {', '.join(names)}")
     return ToolUse(tools, f"{_CALL}{name}{{" if name else _CALL)
+
+
+def checked_tools(tools: Any) -> Sequence[Mapping[str, Any]] | None:
+    """The tools, None where there are none; ``RequestError`` where one has not the form of OpenAI's functions."""
+    if not isinstance(tools, Sequence | None) or isinstance(tools, str):
+        raise RequestError(f"tools must be a list, not {tools!r:.80}")
+    for index, tool in enumerate(tools or ()):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise RequestError(f'tools[{index}] must be {{"type": "function", "function": {{"name": …}}}}')
+    return tools or None
 
 
 def _function(choice: object) -> str:

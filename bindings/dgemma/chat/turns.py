@@ -42,6 +42,8 @@ def turns_of(messages: Sequence[Mapping[str, Any]], own_calls: bool) -> list[Tur
 
     Raises ``RequestError`` naming the message that cannot be understood.
     """
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise RequestError(f"messages must be a list, not {messages!r:.80}")
     turns: list[Turn] = []
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
