@@ -72,7 +72,7 @@ class GenerationConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
             raise RequestError(f"{name} must be an integer of at least {at_least}, not {value!r}")
-        if value > _LARGEST:
+        if int(value) > _LARGEST:
             raise RequestError(f"{name} must be at most {_LARGEST}, not {value}")
 
     def _check_number(self, name: str, above: float | None = None) -> None:
