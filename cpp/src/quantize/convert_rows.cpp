@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dgemma/dgemma.h"
+#include "quantize/k_quants.h"
 #include "support/thread_pool.h"
 
 namespace dgemma {
@@ -66,7 +67,9 @@ class Converter {
         if (to_ != from_ && job.importance == nullptr && ggml_quantize_requires_imatrix(to_)) {
             throw RequestError("[convert_rows] the type " + job.to + " needs an importance matrix");
         }
-        if (to_ != from_) ggml_quantize_init(to_);
+        if (to_ == from_) return;
+        ggml_quantize_init(to_);
+        if (job.importance == nullptr) fast_ = fast_quantizer(to_);
     }
 
     std::optional<BadValue> run() {
@@ -90,7 +93,11 @@ class Converter {
             std::memcpy(result, source, static_cast<size_t>(n_rows) * from_bytes_);
             return;
         }
-        ggml_quantize_chunk(to_, values.data(), result, 0, n_rows, job_.n_cols, job_.importance);
+        if (fast_ != nullptr) {
+            fast_(values.data(), result, n / ggml_blck_size(to_));
+        } else {
+            ggml_quantize_chunk(to_, values.data(), result, 0, n_rows, job_.n_cols, job_.importance);
+        }
         if (largest > kSuspicious) {
             std::vector<float> stored(values.size());
             to_float(to_, result, stored.data(), n);
@@ -120,6 +127,7 @@ class Converter {
     ggml_type from_, to_;
     uint64_t from_bytes_, to_bytes_;
     int64_t group_rows_;
+    BlockQuantizer fast_ = nullptr;
     std::mutex mutex_;
     std::optional<BadValue> first_bad_;
 };
