@@ -28,6 +28,17 @@ std::shared_ptr<dgemma::Engine> make_engine(const std::filesystem::path& path, i
     return std::make_shared<dgemma::Engine>(path.string(), options);
 }
 
+/// Python lets go of a session with the GIL in hand, and its end waits for the engine's thread; another session's
+/// caller may have that thread and be waiting for the GIL (signal_raised), so it is put down meanwhile.
+std::shared_ptr<dgemma::Session> make_session(dgemma::Engine& engine) {
+    std::shared_ptr<dgemma::Session> session = engine.session();
+    dgemma::Session* const self = session.get();
+    return {self, [session = std::move(session)](dgemma::Session*) mutable {
+                const nb::gil_scoped_release release;
+                session.reset();
+            }};
+}
+
 Array2<float> denoise(dgemma::Session& session, const std::vector<int32_t>& canvas, int n_vocab,
                       const std::optional<Logits>& previous) {
     const size_t rows = canvas.size(), columns = static_cast<size_t>(n_vocab);
@@ -140,8 +151,8 @@ void init_engine(nb::module_& m) {
              "kv_f32"_a, "exact"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
         .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
-        .def("memory", &dgemma::Engine::memory)
-        .def("session", &dgemma::Engine::session, Release());
+        .def("memory", &dgemma::Engine::memory, Release())
+        .def("session", &make_session, Release());
     init_events(m);
     init_generation(m);
 }

@@ -116,10 +116,13 @@ class Conversation:
         self._open_ended = settled < len(prompt)
 
     def _append(self, new: list[int]) -> None:
-        if new:
+        if not new:
+            return
+        try:
             self._session.prefill(new)
             self.stats.encoded_tokens += len(new)
-            self.ids = self.ids + new
+        finally:  # stopped half-way, the cache is as before or empty
+            self.ids = (self.ids + new)[: self._session.n_past]
 
     def _go_back(self, n: int) -> None:
         """Forgets what follows position n, and more where the cache cannot stop there."""

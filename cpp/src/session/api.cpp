@@ -28,14 +28,14 @@ MemoryUse Engine::memory() const { return core_->memory(); }
 std::shared_ptr<Session> Engine::session() { return std::make_shared<Session>(core_); }
 
 Session::Session(std::shared_ptr<EngineCore> core) : engine_(std::move(core)) {
-    engine_->worker().run([&] { impl_ = std::make_unique<SessionCore>(*engine_, /*plan_only=*/false); });
+    engine_->worker().run_to_end([&] { impl_ = std::make_unique<SessionCore>(*engine_, /*plan_only=*/false); });
     engine_->add_session(impl_.get());
 }
 
 Session::~Session() {
     if (!impl_) return;
     engine_->remove_session(impl_.get());
-    engine_->worker().run([&] { impl_.reset(); });
+    engine_->worker().run_to_end([&] { impl_.reset(); });
 }
 
 int Session::n_past() const { return impl_->cache().n_past(); }
@@ -58,26 +58,26 @@ void Session::denoise(const std::vector<int32_t>& canvas, const float* previous,
 }
 
 void Session::truncate(int n) {
-    engine_->worker().run([&] { impl_->cache().truncate(n); });
+    engine_->worker().run_to_end([&] { impl_->cache().truncate(n); });
 }
 
 Snapshot Session::snapshot() {
     std::shared_ptr<const RingSnapshot> rings;
-    engine_->worker().run([&] { rings = impl_->cache().snapshot(); });
+    engine_->worker().run_to_end([&] { rings = impl_->cache().snapshot(); });
     return {rings->n_past, rings->n_bytes(), rings};
 }
 
 void Session::restore(const Snapshot& snapshot) {
-    engine_->worker().run([&] { impl_->cache().restore(*snapshot.rings); });
+    engine_->worker().run_to_end([&] { impl_->cache().restore(*snapshot.rings); });
 }
 
 void Session::save(const std::string& path, const std::string& note) {
-    engine_->worker().run([&] { save_session(path, note, engine_->model(), impl_->cache()); });
+    engine_->worker().run_to_end([&] { save_session(path, note, engine_->model(), impl_->cache()); });
 }
 
 std::string Session::load(const std::string& path) {
     std::string note;
-    engine_->worker().run([&] { note = load_session(path, engine_->model(), impl_->cache()); });
+    engine_->worker().run_to_end([&] { note = load_session(path, engine_->model(), impl_->cache()); });
     return note;
 }
 

@@ -37,7 +37,7 @@ int checked_context(int n_ctx, const Hparams& h) {
 
 EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
     : options_(checked(options)), worker_(options_.interrupted), pool_(options_.n_threads) {
-    worker_.run([&] {
+    worker_.run_to_end([&] {
         const auto should_stop = [](void* worker) { return static_cast<const Worker*>(worker)->stopping(); };
         devices_ = std::make_unique<Devices>(options_.n_gpu_layers != 0, options_.n_threads, should_stop, &worker_);
         model_ = std::make_unique<Model>(path, *devices_, options_.n_gpu_layers);
@@ -46,7 +46,7 @@ EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
 }
 
 EngineCore::~EngineCore() {
-    worker_.run([&] {
+    worker_.run_to_end([&] {
         model_.reset();
         devices_.reset();
     });
@@ -68,7 +68,7 @@ MemoryUse EngineCore::memory() {
     const std::lock_guard<std::mutex> lock(sessions_mutex_);
     for (const SessionCore* session : sessions_) session->add_memory(use);
     if (sessions_.empty()) {
-        worker_.run([&] { SessionCore(*this, /*plan_only=*/true).add_memory(use); });
+        worker_.run_to_end([&] { SessionCore(*this, /*plan_only=*/true).add_memory(use); });
     }
     return use;
 }

@@ -75,7 +75,7 @@ class KvCache {
     void begin_write(int n);
     /// Keeps the n positions just written.
     void commit(int n) { n_past_ += n; }
-    /// Back to n positions after an encoding that was stopped half-way. What its rings overwrote may be gone: if so the
+    /// Back to n positions after an encoding that ended half-way. What its rings overwrote may be gone: if so the
     /// cache is emptied.
     void abandon(int n);
     /// Forgets positions >= n. ContextError if the rings no longer hold all that a query at n would see.

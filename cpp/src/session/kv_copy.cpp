@@ -74,7 +74,9 @@ void KvCache::restore(const RingSnapshot& snapshot) {
         throw ContextError("restore: positions before " + std::to_string(snapshot.n_past) +
                            " were encoded anew since the snapshot was taken");
     }
-    if (ring_reaches(snapshot.n_past)) return truncate(snapshot.n_past);  // nothing was lost yet
+    if (snapshot.n_past <= n_past_ && ring_reaches(snapshot.n_past)) {
+        return truncate(snapshot.n_past);  // nothing was lost yet
+    }
     size_t next = 0;
     for (size_t i = 0; i < layers_.size(); ++i) {
         if (sliding_[i]) write_positions(i, snapshot.first, snapshot.n_past, snapshot.layers[next++].data());

@@ -91,7 +91,7 @@ void SessionCore::encode(const std::vector<int32_t>& tokens) {
             encoder_.run(part, nullptr);
             cache_.commit(static_cast<int>(part.size()));
         }
-    } catch (const Cancelled&) {
+    } catch (...) {  // stopped, or a device failed
         cache_.abandon(before);
         throw;
     }

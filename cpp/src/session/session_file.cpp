@@ -106,6 +106,7 @@ std::string load_session(const std::string& path, const Model& model, KvCache& c
     file.read(note.data(), static_cast<std::streamsize>(note.size()));
     const auto n_past = static_cast<int64_t>(header.n_past);
     cache.truncate(0);
+    cache.begin_write(static_cast<int>(n_past));
     std::vector<uint8_t> rows;
     for (size_t i = 0; i < model.hparams().layers.size(); ++i) {
         uint64_t row = 0;

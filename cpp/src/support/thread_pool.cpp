@@ -1,12 +1,25 @@
 #include "support/thread_pool.h"
 
+#include <string>
+#include <system_error>
+
+#include "dgemma/dgemma.h"
+
 namespace dgemma {
 
 ThreadPool::ThreadPool(int n_threads) {
-    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this] { work(); });
+    try {
+        for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+        end();
+        throw BackendError("the system gives no more than " + std::to_string(size()) + " threads (" +
+                           error.code().message() + "); a smaller n_threads needs fewer");
+    }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end(); }
+
+void ThreadPool::end() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stop_ = true;

@@ -12,7 +12,7 @@ namespace dgemma {
 
 class ThreadPool {
   public:
-    /// `n_threads` counts the calling thread.
+    /// `n_threads` counts the calling thread. BackendError if the system does not give so many.
     explicit ThreadPool(int n_threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -26,6 +26,7 @@ class ThreadPool {
   private:
     void work();
     void drain();
+    void end();
 
     std::vector<std::thread> workers_;
     std::mutex mutex_;

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "dgemma/dgemma.h"
+
 namespace dgemma {
 
 Worker::Worker(std::function<bool()> interrupted) : interrupted_(std::move(interrupted)), thread_([this] { loop(); }) {}
@@ -35,7 +37,11 @@ void Worker::loop() {
     }
 }
 
-void Worker::run(const std::function<void()>& job) {
+void Worker::run(const std::function<void()>& job) { wait_for(job, /*ask=*/true); }
+
+void Worker::run_to_end(const std::function<void()>& job) { wait_for(job, /*ask=*/false); }
+
+void Worker::wait_for(const std::function<void()>& job, bool ask) {
     std::lock_guard<std::mutex> entry(entry_);
     std::unique_lock<std::mutex> lock(mutex_);
     stopping_ = false;
@@ -43,12 +49,13 @@ void Worker::run(const std::function<void()>& job) {
     job_ = &job;
     wake_.notify_one();
     while (!done_.wait_for(lock, std::chrono::milliseconds(50), [&] { return job_ == nullptr; })) {
-        if (!interrupted_ || stopping_) continue;
+        if (!ask || !interrupted_ || stopping_) continue;
         lock.unlock();  // the question may take another lock (Python's), so it is asked without ours
         if (interrupted_()) stopping_ = true;
         lock.lock();
     }
     if (error_) std::rethrow_exception(error_);
+    if (stopping_) throw Cancelled("the computation was stopped");
 }
 
 }  // namespace dgemma

@@ -18,14 +18,18 @@ class Worker {
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
 
-    /// Runs the job on the worker's thread and waits for it. What it throws is thrown here.
+    /// Runs the job on the worker's thread and waits for it. What it throws is thrown here; Cancelled also if the wish
+    /// to stop came too late for the job to see it, because whoever was asked has reported it already.
     void run(const std::function<void()>& job);
+    /// The same without asking anyone: for jobs that do not poll stopping(), and in destructors.
+    void run_to_end(const std::function<void()>& job);
 
     /// True while the running job should stop; the job polls it.
     bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
 
   private:
     void loop();
+    void wait_for(const std::function<void()>& job, bool ask);
 
     std::function<bool()> interrupted_;
     std::mutex entry_;  // one caller at a time
