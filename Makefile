@@ -9,7 +9,7 @@ SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.p
 CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format bench clean
+.PHONY: help setup demo test test-reference lint format bench bench-quantize clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -64,6 +64,14 @@ format: $(VENV)/installed ## Format all sources
 
 bench: $(DEMO)/demo.gguf ## Time load, encode and denoising steps; the last line is JSON
 	$(BIN)/dgemma bench -m $<
+
+REAL ?= build/real-widths
+# Order only: a folder that is there already is never made again.
+$(REAL)/config.json: | $(VENV)/installed
+	$(BIN)/python examples/random_checkpoint.py --real-widths $(REAL)
+
+bench-quantize: $(VENV)/installed $(REAL)/config.json ## Time quantising 4.8 GB of the real widths (made first, or REAL=FOLDER); the last line is JSON
+	$(BIN)/python examples/bench_quantize.py --warm --out build $(REAL) Q4_K_M Q5_K_M Q6_K Q8_0
 
 clean: ## Remove what was built (not .venv)
 	rm -rf build
