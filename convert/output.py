@@ -15,13 +15,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_output(dst: Path, inputs: Iterable[Path], *, force: bool) -> None:
-    """Refuse an output that cannot be: a folder, a file already there, a file that is read, a missing folder."""
+    """Refuse an output that cannot be: a folder, a device, a file already there or read, a missing folder."""
     if os.path.isdir(dst):  # unlike Path's, these answer no where the system does not want to say
         raise FileError(f"{dst}: is a folder; name the file to write")
     if not os.path.isdir(dst.parent):
         raise FileError(f"{dst.parent}: no such folder to write {dst.name} into")
     if not os.path.exists(dst):
         return
+    if not os.path.isfile(dst):  # the finished file would take the place of a device such as /dev/null
+        raise FileError(f"{dst}: is no ordinary file, and an output takes the place of what has its name")
     if any(dst.samefile(file) for file in inputs):
         raise FileError(f"{dst}: is a file of the model to convert; choose another output")
     if not force:

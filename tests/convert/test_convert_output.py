@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import BinaryIO
@@ -50,6 +51,11 @@ def test_places_that_cannot_be_written(pristine: Path, out: Path) -> None:
         convert(pristine, out.parent)
     with pytest.raises(FileError, match="no such folder"):
         convert(pristine, out.parent / "absent" / "model.gguf")
+    if hasattr(os, "mkfifo"):  # stands for any device: renaming would put a file in the place of /dev/null
+        os.mkfifo(out)
+        with pytest.raises(FileError, match="is no ordinary file"):
+            convert(pristine, out, force=True)
+        out.unlink()
     assert leftovers(out.parent) == []
 
 

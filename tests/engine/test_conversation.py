@@ -220,3 +220,6 @@ def test_a_full_disk(model_path) -> None:
         pytest.skip("no /dev/full here")
     with pytest.raises(FileError, match="cannot be written"):
         conversation.save("/dev/full/chat")
+    with pytest.raises(FileError, match="/dev/full: cannot be written: it is no ordinary file"):
+        conversation.save("/dev/full")
+    assert Path("/dev/full").is_char_device()

@@ -143,3 +143,22 @@ def test_loading_ends_snapshots(endless: Path, tmp_path: Path) -> None:
     session.load(tmp_path / "other")
     with pytest.raises(ContextError, match="encoded anew"):
         session.restore(snapshot)
+
+
+_MANY = """
+import resource, sys
+import dgemma
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))  # a thread's stack takes 8 MB of it
+try:
+    dgemma.Engine(sys.argv[1], n_ctx=128, n_threads=1024)
+except dgemma.BackendError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the limit is not kept")
+def test_more_threads_than_the_system_gives(endless: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _MANY, str(endless)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "the system gives no more than" in done.stdout
+    assert "a smaller n_threads" in done.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -175,3 +177,12 @@ def test_bad_files_and_wrong_command_lines() -> None:
     assert invoke().exit_code == 2
     for context in ("0", "many", "99999999999"):
         assert invoke("model.gguf", "--ctx", context).exit_code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_an_output_that_takes_nothing() -> None:
+    """A full disk behind stdout is one line."""
+    command = [sys.executable, "-c", "from dgemma.cli import main; main()", "convert", "--help"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "dgemma: the output: No space left on device\n")

@@ -6,6 +6,10 @@ engine and the converter inside the function, so that ``--help`` is quick and wo
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -26,6 +30,12 @@ class _Group(TyperGroup):
         except Error as error:
             typer.echo(f"dgemma: {error}", err=True)
             raise typer.Exit(FAILED) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has what it wanted: typer ends without a word
+                raise
+            typer.echo(f"dgemma: {error.filename or 'the output'}: {error.strerror}", err=True)
+            _drop_output()
+            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             typer.echo("dgemma: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -39,6 +49,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the one mode that refills paragraphs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _drop_output() -> None:
+    """What stdout still holds would fail once more when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

@@ -85,12 +85,15 @@ Header read_header(std::ifstream& file, const std::string& path, const Model& mo
 }  // namespace
 
 void save_session(const std::string& path, const std::string& note, const Model& model, const KvCache& cache) {
+    std::error_code error;
+    if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+        fail(path, "cannot be written: it is no ordinary file");  // a rename would put one in its place
+    }
     const std::string partial = path + ".partial";
     std::ofstream file(partial, std::ios::binary | std::ios::trunc);
     if (!file) fail(path, std::string("cannot be written: ") + std::strerror(errno));
     write_cache(file, note, model, cache);
     file.close();
-    std::error_code error;
     if (file) std::filesystem::rename(partial, path, error);
     if (file && !error) return;
     const std::string cause = error ? error.message() : std::strerror(errno);
