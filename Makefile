@@ -42,11 +42,12 @@ demo: $(DEMO)/demo.gguf ## Make a small random checkpoint, convert it and genera
 	$(BIN)/dgemma run -m $< -p "Why is the sky blue?" -n 64 --seed 7
 	@echo "(The weights are random, so the text means nothing; the path from checkpoint to answer is the real one.)"
 
+# Tiny models spend their time at OpenMP's barriers: threads that wait without spinning leave a busy machine usable.
 test: $(VENV)/installed ## Run the tests (no torch needed)
-	$(BIN)/pytest -m "not reference"
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "not reference"
 
 test-reference: $(VENV)/reference ## Remake the fixtures with transformers and compare (installs torch)
-	$(BIN)/pytest -m reference
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m reference
 
 # mypy wants the package as it is installed: the folders below one name.
 lint: $(VENV)/installed ## Check style and types

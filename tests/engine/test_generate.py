@@ -167,6 +167,17 @@ def test_closing_the_iterator_ends_the_answer(endless: Path) -> None:
     assert len(list(session.generate([5], max_new_tokens=16, config=QUICK))) > 1
 
 
+def test_two_answers_of_one_session_do_not_mix(endless: Path) -> None:
+    session = Engine(endless, n_ctx=128).session()
+    first = session.generate(PROMPT, max_new_tokens=40, config=QUICK)
+    next(first)
+    second = session.generate([5], max_new_tokens=16, config=QUICK)
+    next(second)
+    with pytest.raises(RequestError, match="used for something else since"):
+        next(first)
+    assert isinstance(list(second)[-1], DoneEvent)
+
+
 def encode_forever(session: Session) -> None:
     """Each call is long, but a machine may be fast."""
     while True:

@@ -130,6 +130,12 @@ def test_flags_of_other_runners_name_the_one_to_use(flag: str) -> None:
 
 
 @pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize("flag", ["--top-k=5", "--temp"])
+def test_a_question_may_be_about_a_flag(flag: str) -> None:
+    assert invoke("-p", flag).exit_code == 0
+
+
+@pytest.mark.usefixtures("tokenizer")
 @pytest.mark.parametrize("flags", [["--diffusion-visual"], ["--no-color"], ["--thinking", "hide"]])
 def test_a_pipe_gets_plain_text(flags: list[str]) -> None:
     result = invoke("-p", "hi", "-s", "7", *flags)

@@ -90,7 +90,7 @@ def _stats(state: ChatState, argument: str, show: Show) -> str:
     rows = {
         "tokens encoded": f"{cache.encoded_tokens:,}",
         "tokens reused": f"{cache.reused_tokens:,}",
-        "re-encodings": f"{cache.reencodings:,}",
+        "re-encodings": _reencodings(cache.reencodings),
         "context": f"{len(state.conversation.ids):,} of {state.engine.n_ctx:,} tokens",
         "snapshot": decimal(cache.snapshot_bytes),
         "answers": f"{totals.answers:,}",
@@ -99,6 +99,11 @@ def _stats(state: ChatState, argument: str, show: Show) -> str:
         "tokens a second": f"{totals.tokens_per_second:.2f}",
     }
     return "\n".join(f"{name:16} {value}" for name, value in rows.items())
+
+
+def _reencodings(count: int) -> str:
+    """How often a turn began from nothing, and why that is."""
+    return f"{count:,} (turns read again whole: the sliding window's ring had moved on)" if count else "0"
 
 
 def _regen(state: ChatState, argument: str, show: Show) -> str:

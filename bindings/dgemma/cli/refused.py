@@ -34,6 +34,7 @@ _INSTEAD = {
     "--log-file": "messages go to stderr: end the command with 2> FILE",
 }
 SENTENCES = {flag: sentence for flags, sentence in _INSTEAD.items() for flag in flags.split()}
+_TEXT_FLAGS = {"-p", "--prompt", "-sys", "--system-prompt"}
 _SPELLINGS = {"--diffusion-steps": "--diffusion-eb-max-steps"}  # of one flag, kept out of --help
 
 
@@ -42,8 +43,11 @@ class RunCommand(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # it is click's
         known = []
-        for arg in args:
+        for before, arg in zip(["", *args], args, strict=False):
             flag, equals, value = arg.partition("=")
+            if before in _TEXT_FLAGS:  # a question may be about any flag
+                known.append(arg)
+                continue
             if flag in SENTENCES:
                 raise typer.BadParameter(SENTENCES[flag], ctx=ctx, param_hint=flag)
             known.append(_SPELLINGS.get(flag, flag) + equals + value)

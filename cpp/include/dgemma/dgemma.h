@@ -207,8 +207,12 @@ class Session {
 
     SessionCore& core() { return *impl_; }
     EngineCore& engine() { return *engine_; }
+    /// Counts what changed the cache or the step's buffers: an answer in the making must be the only one to do so.
+    uint64_t n_uses() const { return n_uses_; }
+    uint64_t begin_use() { return ++n_uses_; }
 
   private:
+    uint64_t n_uses_ = 0;
     std::shared_ptr<EngineCore> engine_;
     std::unique_ptr<SessionCore> impl_;
 };
@@ -267,11 +271,13 @@ class Generation {
   public:
     Generation(std::shared_ptr<Session> session, const GenerationRequest& request);
     ~Generation();
-    /// The next event; after the DoneEvent, nothing.
+    /// The next event; after the DoneEvent, nothing. RequestError if the session did something else in between: its
+    /// buffers are no longer this answer's. Cancelled, or what else a step throws, ends the answer.
     std::optional<Event> next();
 
   private:
     std::shared_ptr<Session> session_;
+    uint64_t last_use_ = 0;  // the session's count after this answer's last event; 0: not begun
     std::unique_ptr<DenoiseLoop> loop_;
 };
 

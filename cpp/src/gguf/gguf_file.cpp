@@ -153,7 +153,15 @@ uint64_t GgufFile::fingerprint() const {
         for (uint64_t i = 0; i < n; ++i) hash = (hash ^ data[i]) * 0x100000001b3u;
     };
     for (const Part& part : parts_) add(part.mapping.data(), gguf_get_data_offset(part.header.get()));
-    for (const TensorData& tensor : tensors_) add(tensor.data, std::min<uint64_t>(tensor.n_bytes, 4096));
+    constexpr uint64_t kPieces = 8, kPieceBytes = 1024;
+    for (const TensorData& tensor : tensors_) {
+        if (tensor.n_bytes <= kPieces * kPieceBytes) {
+            add(tensor.data, tensor.n_bytes);
+            continue;
+        }
+        const uint64_t stride = (tensor.n_bytes - kPieceBytes) / (kPieces - 1);
+        for (uint64_t i = 0; i < kPieces; ++i) add(tensor.data + i * stride, kPieceBytes);
+    }
     return hash;
 }
 

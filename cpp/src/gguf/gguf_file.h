@@ -35,7 +35,8 @@ class GgufFile {
     const TensorData* find(const std::string& name) const;
     uint64_t n_bytes() const;
     const MappedFile& mapping(size_t file) const { return parts_[file].mapping; }
-    /// 64-bit FNV-1a of all headers and of every tensor's first 4 KiB.
+    /// 64-bit FNV-1a of all headers and of eight pieces of 1 KiB of every tensor, its end among them: which file this
+    /// is, without reading all of it.
     uint64_t fingerprint() const;
     uint32_t version() const { return gguf_get_version(parts_.front().header.get()); }
 

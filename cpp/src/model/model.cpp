@@ -108,7 +108,8 @@ void Model::map_cpu_weights(ggml_backend_dev_t cpu) {
     for (const Placed& placed : placed_[0]) {
         auto* address = const_cast<uint8_t*>(placed.source->data);
         if (reinterpret_cast<uintptr_t>(address) % GGUF_DEFAULT_ALIGNMENT != 0) {
-            file_.fail("tensor " + placed.source->name + " is not aligned to 32 bytes (general.alignment)");
+            file_.fail("tensor " + placed.source->name + " is not aligned to 32 bytes (general.alignment)",
+                       placed.source->file);
         }
         if (ggml_backend_tensor_alloc(by_file[placed.source->file], placed.tensor, address) != GGML_STATUS_SUCCESS) {
             throw BackendError("ggml could not place tensor " + placed.source->name);

@@ -62,7 +62,7 @@ class Model {
     const ModelWeights& weights() const { return weights_; }
     const ModelInfo& info() const { return info_; }
     bool head_on_gpu() const { return head_on_gpu_; }
-    /// 64-bit FNV-1a of the header and of every tensor's first 4 KiB: which file this is, without reading all of it.
+    /// Which file this is (GgufFile::fingerprint).
     uint64_t fingerprint() const { return file_.fingerprint(); }
     /// Adds what the weights take on each device.
     void add_memory(MemoryUse& use) const;

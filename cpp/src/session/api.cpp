@@ -42,12 +42,14 @@ int Session::n_past() const { return impl_->cache().n_past(); }
 
 void Session::prefill(const std::vector<int32_t>& tokens) {
     if (tokens.empty()) throw RequestError("prefill: there are no tokens; an empty prompt has nothing to answer");
+    begin_use();
     engine_->worker().run([&] { impl_->encode(tokens); });
 }
 
 void Session::denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits) {
     const int64_t n_vocab = impl_->n_vocab();
     const size_t bytes = static_cast<size_t>(impl_->canvas_length() * n_vocab) * sizeof(float);
+    begin_use();
     engine_->worker().run([&] {
         if (previous != nullptr) std::memcpy(impl_->logits(), previous, bytes);
         float* product = impl_->denoise(canvas, /*conditioned=*/previous != nullptr);
@@ -58,6 +60,7 @@ void Session::denoise(const std::vector<int32_t>& canvas, const float* previous,
 }
 
 void Session::truncate(int n) {
+    begin_use();
     engine_->worker().run_to_end([&] { impl_->cache().truncate(n); });
 }
 
@@ -68,6 +71,7 @@ Snapshot Session::snapshot() {
 }
 
 void Session::restore(const Snapshot& snapshot) {
+    begin_use();
     engine_->worker().run_to_end([&] { impl_->cache().restore(*snapshot.rings); });
 }
 
@@ -77,6 +81,7 @@ void Session::save(const std::string& path, const std::string& note) {
 
 std::string Session::load(const std::string& path) {
     std::string note;
+    begin_use();
     engine_->worker().run_to_end([&] { note = load_session(path, engine_->model(), impl_->cache()); });
     return note;
 }
@@ -93,8 +98,13 @@ Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest
 Generation::~Generation() = default;
 
 std::optional<Event> Generation::next() {
+    if (last_use_ != 0 && last_use_ != session_->n_uses()) {
+        throw RequestError("generate: the session was used for something else since; this answer cannot go on");
+    }
+    const uint64_t use = session_->begin_use();
     std::optional<Event> event;
     session_->engine().worker().run([&] { event = loop_->next(); });
+    last_use_ = use;
     return event;
 }
 

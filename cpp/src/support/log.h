@@ -5,7 +5,8 @@
 
 namespace dgemma {
 
-/// Keeps what ggml logs on this thread while it lives (outermost only), instead of letting it print.
+/// Keeps what ggml logs on this thread while it lives. ggml has one log for the process: from the first of these on it
+/// prints nothing any more.
 class GgmlLog {
   public:
     GgmlLog();
