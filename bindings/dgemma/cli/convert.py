@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .written import known_type, print_plan, write_and_tell
+from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
 
 
 def convert(
@@ -23,17 +23,13 @@ def convert(
             "the router stay F32.",
         ),
     ] = "bf16",
-    revision: Annotated[
-        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,
-    threads: Annotated[
-        int | None, typer.Option("-t", "--threads", metavar="N", min=1, help="CPU threads; one a core if absent.")
-    ] = None,
+    revision: Revision = None,
+    force: Force = False,
+    threads: Threads = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, from headers only; OUT is not needed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tensors as one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a Hugging Face DiffusionGemma checkpoint to a GGUF file.
 

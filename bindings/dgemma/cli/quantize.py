@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .written import known_type, print_plan, write_and_tell
+from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -53,17 +53,13 @@ def quantize(
             help="Most bytes of tensors in a file (2GB, 500M); OUT-00001-of-00002.gguf and so on.",
         ),
     ] = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,
-    threads: Annotated[
-        int | None, typer.Option("-t", "--threads", metavar="N", min=1, help="CPU threads; one a core if absent.")
-    ] = None,
+    revision: Revision = None,
+    force: Force = False,
+    threads: Threads = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, from headers only; OUT is not touched.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tensors as one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Quantise a DiffusionGemma checkpoint or GGUF file, in one pass.
 

@@ -1,4 +1,4 @@
-"""What ``dgemma convert`` and ``dgemma quantize`` share: types by name, plans on the screen, a bar while writing."""
+"""What ``dgemma convert`` and ``dgemma quantize`` share: flags, types by name, plans on the screen, a progress bar."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from ..convert import Plan, Report
 
     Progress = Callable[[int, int, str], None]
+
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")]
+Threads = Annotated[
+    int | None, typer.Option("-t", "--threads", metavar="N", min=1, help="CPU threads; one a core if absent.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the tensors as one JSON object on stdout.")]
 
 PLAIN_TYPES = ("f32", "f16", "bf16", "q8_0")  # those that need no engine
 

@@ -48,7 +48,6 @@ class GgufFile {
     int64_t integer(const std::string& key, int64_t low, int64_t high, size_t file = 0) const;
     int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t fallback) const;
     double number(const std::string& key, double low, double high) const;
-    double number_or(const std::string& key, double low, double high, double fallback) const;
     std::string text(const std::string& key) const;
     std::string text_or(const std::string& key, const std::string& fallback) const;
     std::vector<int64_t> integers(const std::string& key, int64_t low, int64_t high) const;

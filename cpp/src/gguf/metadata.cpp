@@ -164,10 +164,6 @@ double GgufFile::number(const std::string& key, double low, double high) const {
     return number;
 }
 
-double GgufFile::number_or(const std::string& key, double low, double high, double fallback) const {
-    return has(key) ? number(key, low, high) : fallback;
-}
-
 std::string GgufFile::text(const std::string& key) const {
     const int64_t id = required_id(key);
     if (gguf_get_kv_type(header(), id) != GGUF_TYPE_STRING) {

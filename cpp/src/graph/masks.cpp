@@ -5,7 +5,6 @@
 namespace dgemma {
 namespace {
 
-constexpr int64_t kKeyStep = 256;
 constexpr ggml_fp16_t kSeen = 0x0000, kHidden = 0xFC00;  // 0 and -inf
 
 std::vector<ggml_fp16_t> hidden_mask(int64_t keys, int64_t n_tokens) {
@@ -15,7 +14,7 @@ std::vector<ggml_fp16_t> hidden_mask(int64_t keys, int64_t n_tokens) {
 }  // namespace
 
 PassShape pass_shape(Pass pass, int64_t n_past, int64_t n_tokens, const KvShape& kv) {
-    const int64_t keys = (n_past + n_tokens + kKeyStep - 1) / kKeyStep * kKeyStep;
+    const int64_t keys = round_up_keys(n_past + n_tokens);
     return {pass, n_tokens, std::min(keys, kv.full_cells), std::min(keys, kv.ring_cells)};
 }
 

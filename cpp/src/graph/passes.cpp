@@ -78,7 +78,7 @@ void PassRunner::build(const PassShape& shape) {
     ggml_context* ctx = context_.get();
     graph_ = ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
     inputs_ = new_inputs(ctx, shape, h.hidden);
-    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, exact_};
+    const GraphScope g{ctx, h, shape_, inputs_, cache_, exact_};
 
     ggml_tensor* x = ggml_get_rows(ctx, w.token_embd, inputs_.tokens);
     x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));

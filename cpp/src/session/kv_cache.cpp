@@ -5,18 +5,14 @@
 namespace dgemma {
 namespace {
 
-// Attention kernels on GPUs want the number of keys in multiples of 256.
-constexpr int64_t kCellStep = 256;
-
 // Where the tensors of a plan pretend to lie: never read or written.
 void* plan_address() { return reinterpret_cast<void*>(uintptr_t{1} << 20); }
 
 }  // namespace
 
 KvShape kv_shape(const Hparams& h, int n_ctx, int n_batch, ggml_type type) {
-    const auto round_up = [](int64_t n) { return (n + kCellStep - 1) / kCellStep * kCellStep; };
-    const int64_t full = round_up(n_ctx);
-    const int64_t ring = round_up(h.window - 1 + std::max<int64_t>(n_batch, h.canvas));
+    const int64_t full = round_up_keys(n_ctx);
+    const int64_t ring = round_up_keys(h.window - 1 + std::max<int64_t>(n_batch, h.canvas));
     return {n_ctx, full, std::min(ring, full), type};
 }
 

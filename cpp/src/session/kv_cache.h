@@ -24,6 +24,9 @@ struct KvShape {
     ggml_type type;
 };
 
+/// Attention kernels on GPUs want the number of keys in multiples of 256.
+inline int64_t round_up_keys(int64_t n) { return (n + 255) / 256 * 256; }
+
 KvShape kv_shape(const Hparams& h, int n_ctx, int n_batch, ggml_type type);
 
 /// The sliding layers' keys and values of the last window - 1 positions before n_past. Full layers need no copy: their
