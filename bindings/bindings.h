@@ -12,6 +12,7 @@ namespace nb = nanobind;
 
 void init_gguf(nb::module_& m);
 void init_quantize(nb::module_& m);
+void init_products(nb::module_& m);
 void init_sampler(nb::module_& m);
 void init_engine(nb::module_& m);
 

@@ -49,6 +49,7 @@ NB_MODULE(_core, m) {
           "Finds ggml's devices; plug-in backends are looked for in ``backend_dir`` only.");
     init_gguf(m);
     init_quantize(m);
+    init_products(m);
     init_sampler(m);
     init_engine(m);
 }

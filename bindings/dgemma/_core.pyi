@@ -89,6 +89,16 @@ def gguf_places(path: str | os.PathLike[str]) -> tuple[list[tuple[str, int, int]
     Byte places of what read_gguf names: of each metadata entry (name, begin, end) in the first file, and of each tensor's data (index into paths, begin).
     """
 
+def has_own_product(type: str) -> bool:
+    """
+    Whether this processor has a kernel of ours for products with weights of a type.
+    """
+
+def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
+    """
+    Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m]. Raises RequestError where there is no kernel.
+    """
+
 class SamplerStep:
     """What one step of the sampler decided; arrays of [C]."""
 

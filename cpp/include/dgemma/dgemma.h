@@ -125,6 +125,23 @@ std::optional<BadValue> convert_rows(const RowConversion& job);
 uint64_t row_bytes(const std::string& type, int64_t n_cols);
 bool needs_importance(const std::string& type);
 
+// ---------------------------------------------------------------------------------------------------- products
+
+/// Whether this processor has a kernel of ours for products with weights of a type; ggml's are used otherwise.
+bool has_own_product(const std::string& type);
+
+/// Rows of weights times columns, as the engine multiplies on such a processor: the columns rounded to 8 bits in groups
+/// of 32 (cpp/src/cpu/int8_rows.h). RequestError where has_own_product() says no, or the sizes are not multiples of 32.
+struct Product {
+    std::string type;
+    int64_t n_rows, n_cols;  // of the weights
+    const void* weights;     // [n_rows, row_bytes(type, n_cols)]
+    int64_t n;
+    const float* columns;  // [n, n_cols]
+    float* result;         // [n, n_rows]
+};
+void multiply_rows(const Product& product);
+
 // ---------------------------------------------------------------------------------------------------- engine
 
 struct EngineOptions {

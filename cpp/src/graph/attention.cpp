@@ -17,15 +17,15 @@ ggml_tensor* view_heads(const GraphScope& g, const LayerHparams& layer, ggml_ten
 
 }  // namespace
 
-KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
     const LayerHparams& layer = g.h.layers[i];
     const int64_t row = layer.head_dim * layer.kv_heads;
     const auto heads = [&](ggml_tensor* t) {  // [hd * kv, n] -> [hd, kv, n]
         return ggml_reshape_3d(g.ctx, t, layer.head_dim, layer.kv_heads, g.shape.n_tokens);
     };
-    ggml_tensor* k = heads(ggml_mul_mat(g.ctx, w.attn_k, x));
+    ggml_tensor* k = heads(x.times(w.attn_k));
     // Full layers have no value projection: their values are the keys' product before its norm and rotation.
-    ggml_tensor* v = w.attn_v == nullptr ? k : heads(ggml_mul_mat(g.ctx, w.attn_v, x));
+    ggml_tensor* v = w.attn_v == nullptr ? k : heads(x.times(w.attn_v));
     k = build_rope(g, layer, w, build_norm(g, k, w.attn_k_norm));
     v = build_norm(g, v, nullptr);
 
@@ -37,11 +37,11 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
     return {write(cache.k, k), write(cache.v, v)};
 }
 
-ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
     const LayerHparams& layer = g.h.layers[i];
     const int64_t n = g.shape.n_tokens, keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
 
-    ggml_tensor* q = ggml_reshape_3d(g.ctx, ggml_mul_mat(g.ctx, w.attn_q, x), layer.head_dim, g.h.heads, n);
+    ggml_tensor* q = ggml_reshape_3d(g.ctx, x.times(w.attn_q), layer.head_dim, g.h.heads, n);
     q = build_rope(g, layer, w, build_norm(g, q, w.attn_q_norm));  // [hd, heads, n]
     const KvCache::Layer written = build_kv_write(g, w, i, x);
 
@@ -57,7 +57,7 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
 
     const int64_t width = layer.head_dim * g.h.heads;
     ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, n, width * sizeof(float), 0);
-    return ggml_mul_mat(g.ctx, w.attn_output, rows);
+    return build_product(g, w.attn_output, rows);
 }
 
 }  // namespace dgemma

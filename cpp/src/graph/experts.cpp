@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "cpu/products.h"
 #include "graph/layer.h"
 
 namespace dgemma {
@@ -27,12 +28,24 @@ Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* r
     return {experts, ggml_reshape_3d(g.ctx, ggml_div(g.ctx, scaled, total), 1, used, n)};
 }
 
+/// Our kernel unpacks an expert's weights once for all of its tokens: that needs a few tokens for each.
+bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
+    constexpr int64_t kLeastTokens = 3;
+    return !g.exact && g.shape.n_tokens * g.h.experts_used >= kLeastTokens * g.h.experts &&
+           has_cpu_product(w.gate_up_exps) && w.gate_up_exps->ne[1] % 64 == 0 && has_cpu_product(w.down_exps);
+}
+
 }  // namespace
 
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used, ffn = g.h.expert_ffn;
     const Routing routing = build_routing(g, w, residual);
-    ggml_tensor* x = ggml_reshape_3d(g.ctx, build_norm(g, residual, w.pre_ffw_norm_2), g.h.hidden, 1, n);
+    ggml_tensor* normed = build_norm(g, residual, w.pre_ffw_norm_2);
+    if (wants_cpu_experts(g, w)) {
+        return build_cpu_experts(g.ctx, w.gate_up_exps, w.down_exps, build_int8_rows(g.ctx, normed), routing.experts,
+                                 routing.weights);
+    }
+    ggml_tensor* x = ggml_reshape_3d(g.ctx, normed, g.h.hidden, 1, n);
 
     ggml_tensor* gate_up = ggml_mul_mat_id(g.ctx, w.gate_up_exps, x, routing.experts);  // [2 ffn, used, n]
     const auto half = [&](int64_t first) {

@@ -1,6 +1,26 @@
 #include "graph/layer.h"
 
+#include "cpu/products.h"
+
 namespace dgemma {
+namespace {
+
+// With fewer columns, unpacking a weight costs more than our kernel then gains on ggml's row by row products.
+constexpr int64_t kLeastColumns = 16;
+
+}  // namespace
+
+ggml_tensor* ProductInput::times(ggml_tensor* weight) {
+    if (g_.exact || g_.shape.n_tokens < kLeastColumns || !has_cpu_product(weight)) {
+        return ggml_mul_mat(g_.ctx, weight, x_);
+    }
+    if (int8_rows_ == nullptr) int8_rows_ = build_int8_rows(g_.ctx, x_);
+    return build_cpu_product(g_.ctx, weight, int8_rows_);
+}
+
+ggml_tensor* build_product(const GraphScope& g, ggml_tensor* weight, ggml_tensor* x) {
+    return ProductInput(g, x).times(weight);
+}
 
 ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight) {
     ggml_tensor* normed = ggml_rms_norm(g.ctx, x, g.h.rms_eps);
@@ -19,13 +39,16 @@ ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* 
 
 ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x,
                        bool on_gpu) {
-    ggml_tensor* gated = build_gelu_gate(g.ctx, ggml_mul_mat(g.ctx, gate, x), ggml_mul_mat(g.ctx, up, x),
-                                         /*fused=*/on_gpu && !g.exact);  // [ffn, n]
-    return ggml_mul_mat(g.ctx, down, gated);
+    ProductInput input(g, x);
+    ggml_tensor* gate_values = input.times(gate);
+    ggml_tensor* gated =
+        build_gelu_gate(g.ctx, gate_values, input.times(up), /*fused=*/on_gpu && !g.exact);  // [ffn, n]
+    return build_product(g, down, gated);
 }
 
 ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
-    ggml_tensor* attention = build_attention(g, w, i, build_norm(g, x, w.attn_norm));
+    ProductInput normed(g, build_norm(g, x, w.attn_norm));
+    ggml_tensor* attention = build_attention(g, w, i, normed);
     ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
 
     ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);

@@ -27,7 +27,21 @@ struct GraphScope {
     const PassShape& shape;
     const PassInputs& inputs;
     const KvCache& cache;
-    bool exact;  // no fused operation that rounds differently
+    bool exact;  // no fused operation that rounds differently, and ggml's products only
+};
+
+/// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel
+/// (cpu/products.h), they are quantised once for all of them.
+class ProductInput {
+  public:
+    ProductInput(const GraphScope& g, ggml_tensor* x) : g_(g), x_(x) {}
+    /// weight [k, rows] times x: [rows, n].
+    ggml_tensor* times(ggml_tensor* weight);
+
+  private:
+    const GraphScope& g_;
+    ggml_tensor* x_;
+    ggml_tensor* int8_rows_ = nullptr;
 };
 
 /// RMS norm over the columns, times `weight` unless null.
@@ -36,11 +50,14 @@ ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight
 /// gelu_tanh(gate) * up. `fused`: through ggml's own operation, F32 on GPUs.
 ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* up, bool fused);
 
+/// weight times x: [rows, n].
+ggml_tensor* build_product(const GraphScope& g, ggml_tensor* weight, ggml_tensor* x);
+
 /// Writes the keys and values of x to layer i's cache; returns the cache's tensors with the write done.
-KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x);
 
 /// Layer i's attention over the cache, [hidden, n], before its post-norm. x is the normed input.
-ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x);
 
 /// The mixture of experts, [hidden, n]: routed on the raw residual, computed on its norm.
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);

@@ -88,13 +88,14 @@ void PassRunner::build(const PassShape& shape) {
     for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
     if (pass_ == Pass::kEncoder) {
         // Nothing reads the encoder's output: of the last layer only the keys and values are wanted.
-        const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, build_norm(g, x, w.layers[last].attn_norm));
+        ProductInput normed(g, build_norm(g, x, w.layers[last].attn_norm));
+        const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, normed);
         ggml_build_forward_expand(graph_, kv.k);
         ggml_build_forward_expand(graph_, kv.v);
         return;
     }
     x = build_norm(g, build_layer(g, w.layers[last], last, x), w.output_norm);
-    ggml_tensor* product = ggml_mul_mat(ctx, w.head, x);  // [vocab, n]
+    ggml_tensor* product = build_product(g, w.head, x);  // [vocab, n]
     if (ggml_backend_tensor_alloc(logits_->buffer, product, logits_->data) != GGML_STATUS_SUCCESS) {
         throw BackendError("ggml could not place the logits");
     }

@@ -2,7 +2,6 @@
 #include <ggml.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,6 +11,7 @@
 #include "dgemma/dgemma.h"
 #include "quantize/k_quants.h"
 #include "support/thread_pool.h"
+#include "support/types.h"
 
 namespace dgemma {
 namespace {
@@ -19,25 +19,6 @@ namespace {
 constexpr int64_t kGroupValues = 32 * 512;  // what a thread takes at a time: its floats stay in the cache
 // Beyond this a scale might not fit the type that stores it, so the result is looked at. No real weight comes near.
 constexpr float kSuspicious = 2000;
-
-std::string lower(std::string text) {
-    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return text;
-}
-
-/// Q8_1 and Q8_K are ggml's own types for activations; integers and F64 are no weights.
-bool holds_weights(ggml_type type) {
-    if (type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16) return true;
-    return ggml_is_quantized(type) && type != GGML_TYPE_Q8_1 && type != GGML_TYPE_Q8_K;
-}
-
-ggml_type weight_type(const std::string& name) {
-    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
-        const auto type = static_cast<ggml_type>(i);
-        if (ggml_blck_size(type) > 0 && lower(ggml_type_name(type)) == lower(name) && holds_weights(type)) return type;
-    }
-    throw RequestError("[convert_rows] ggml " + ggml_found_version() + " has no type " + name + " for weights");
-}
 
 /// What ggml's quantiser can be given without clamping it in silence (NVFP4: scale 448 times value 6) or aborting in a
 /// search on its grid (IQ types, whose scales are F16). The others are judged by their result.

@@ -1,0 +1,33 @@
+// One product outside of any graph: what the tests compare with plain arithmetic.
+#include <vector>
+
+#include "cpu/panel.h"
+#include "dgemma/dgemma.h"
+#include "support/types.h"
+
+namespace dgemma {
+
+bool has_own_product(const std::string& type) { return can_multiply_panels(weight_type(type)); }
+
+void multiply_rows(const Product& product) {
+    const ggml_type type = weight_type(product.type);
+    if (!can_multiply_panels(type)) throw RequestError("there is no product of ours for " + product.type + " here");
+    if (product.n_cols % kGroup != 0 || product.n_rows % kPanelRows != 0) {
+        throw RequestError("rows and columns must be multiples of 32");
+    }
+    const auto k = product.n_cols, bytes = static_cast<int64_t>(row_bytes(product.type, k));
+    std::vector<uint8_t> rows(static_cast<size_t>(product.n * int8_row_bytes(k)));
+    std::vector<Int8Row> columns;
+    for (int64_t i = 0; i < product.n; ++i) {
+        uint8_t* row = rows.data() + i * int8_row_bytes(k);
+        quantise_row(product.columns + i * k, row, k);
+        columns.push_back(int8_row(row, k));
+    }
+    Panel panel;
+    for (int64_t first = 0; first < product.n_rows; first += kPanelRows) {
+        unpack_panel(static_cast<const uint8_t*>(product.weights) + first * bytes, bytes, k, type, panel);
+        multiply_panel(panel, columns.data(), product.n, product.result + first, product.n_rows);
+    }
+}
+
+}  // namespace dgemma

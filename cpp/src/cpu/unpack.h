@@ -1,0 +1,29 @@
+// Quantised weights taken apart: small signed integers, and the scales that make them weights again.
+#pragma once
+
+#include <ggml.h>
+
+#include <cstdint>
+
+namespace dgemma {
+
+constexpr int64_t kUnpacked = 256;  // values unpacked at a time, at most
+
+/// w[i] = scales[i / sub] * q[i] - mins, mins being scales[8 + i / 32] where a type has them (`sub` is 32 then).
+struct alignas(64) Unpacked {
+    int8_t q[kUnpacked];
+    float scales[16];
+};
+
+struct Unpacker {
+    int64_t block;                                                       // values of a block
+    int64_t bytes;                                                       // of a block
+    int64_t sub;                                                         // values that share a scale: 16 or 32
+    bool has_min;                                                        // w = scale * q - min
+    void (*unpack)(const uint8_t* blocks, Unpacked& to, int64_t count);  // `count` values, at most kUnpacked
+};
+
+/// Null for a type that there is none for.
+const Unpacker* find_unpacker(ggml_type type);
+
+}  // namespace dgemma

@@ -1,0 +1,88 @@
+"""The CPU's own product of quantised rows against plain arithmetic on what it says it computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Kind
+
+from dgemma import Engine, RequestError
+from dgemma._core import has_own_product, multiply_rows
+from dgemma.quantize.rows import dequantize_rows, quantize_rows
+
+TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K"]
+pytestmark = pytest.mark.skipif(not has_own_product("Q8_0"), reason="no kernel of ours for this processor")
+
+
+def rounded(columns: np.ndarray) -> np.ndarray:
+    """Columns as the product sees them: 8 bits in groups of 32, a scale each."""
+    groups = columns.reshape(-1, 32)
+    scale = np.abs(groups).max(axis=1, keepdims=True) / np.float32(127)
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return (np.rint(groups * inverse) * scale).reshape(columns.shape).astype(np.float64)
+
+
+def problem(name: str, k: int, n: int, rows: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng([k, n])
+    weights = quantize_rows(random.standard_normal((rows, k), dtype=np.float32), Kind[name])
+    columns = random.standard_normal((n, k), dtype=np.float32) * np.float32(0.1)
+    return weights, dequantize_rows(weights, Kind[name]).astype(np.float64), columns
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(("k", "n"), [(256, 1), (512, 2), (768, 3), (256, 4), (2816, 21)])
+def test_it_is_the_product_with_rounded_columns(name: str, k: int, n: int) -> None:
+    weights, values, columns = problem(name, k, n)
+    found = multiply_rows(weights, name, columns)
+    # Sums of k products in float32, and a column's value that lies on the border of two integers may go to either.
+    tolerance = 1e-5 * np.sqrt(k) + np.abs(columns).max() / 127 * np.abs(values).max() * 1e-3
+    np.testing.assert_allclose(found, rounded(columns) @ values.T, atol=tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TYPES[:6])
+@pytest.mark.parametrize("k", [32, 96, 704])
+def test_rows_that_256_does_not_divide(name: str, k: int) -> None:
+    weights, values, columns = problem(name, k, 5, rows=32)
+    np.testing.assert_allclose(multiply_rows(weights, name, columns), rounded(columns) @ values.T, atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_column_does_not_depend_on_its_neighbours(name: str) -> None:
+    weights, _, columns = problem(name, 512, 11)
+    together = multiply_rows(weights, name, columns)
+    alone = np.concatenate([multiply_rows(weights, name, columns[i : i + 1]) for i in range(11)])
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_extreme_columns(name: str) -> None:
+    """Zero, a lone spike, and values of both ends of the integers: no sum overflows."""
+    weights, values, _ = problem(name, 1024, 1)
+    spike = np.zeros(1024, np.float32)
+    spike[37] = -3
+    columns = np.stack([np.zeros(1024, np.float32), spike, np.ones(1024, np.float32), -np.ones(1024, np.float32)])
+    found = multiply_rows(weights, name, columns)
+    assert (found[0] == 0).all()
+    np.testing.assert_allclose(found, columns.astype(np.float64) @ values.T, atol=2e-3)
+
+
+def test_what_cannot_be_multiplied_is_refused() -> None:
+    with pytest.raises(RequestError, match="no product of ours for Q2_K"):
+        multiply_rows(np.zeros((32, 84), np.uint8), "Q2_K", np.zeros((1, 256), np.float32))
+    with pytest.raises(RequestError, match="multiples of 32"):
+        multiply_rows(np.zeros((20, 34), np.uint8), "Q8_0", np.zeros((1, 32), np.float32))
+    with pytest.raises(RequestError, match="no type Q9"):
+        has_own_product("Q9")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_does_not_matter(model_path, threads: int) -> None:
+    """A quantised model whose layers, experts and head all go through it."""
+    path = model_path("hidden256", "q8_0")
+    found = []
+    for n in (threads, 5):
+        with Engine(path, n_ctx=256, n_threads=n) as engine:
+            session = engine.session()
+            session.prefill(list(range(2, 70)))
+            found.append(session.denoise(np.arange(engine.info.canvas_length) % 97))
+    np.testing.assert_array_equal(found[0], found[1])
