@@ -51,6 +51,22 @@ Array2<float> denoise(dgemma::Session& session, const std::vector<int32_t>& canv
     return Array2<float>(data, {rows, columns}, owner);
 }
 
+/// name -> (sums float64 [matrices, cols], rows int64 [matrices])
+nb::dict take_inputs(dgemma::Session& session) {
+    std::vector<dgemma::InputSums> all;
+    {
+        const nb::gil_scoped_release release;
+        all = session.take_inputs();
+    }
+    nb::dict by_name;
+    for (const dgemma::InputSums& one : all) {
+        const nb::object sums = nb::cast(to_numpy<double>(one.sums));
+        by_name[to_text(one.name)] =
+            nb::make_tuple(sums.attr("reshape")(one.rows.size(), one.n_cols), nb::cast(to_numpy<int64_t>(one.rows)));
+    }
+    return by_name;
+}
+
 const char* reason(const dgemma::DoneEvent& event) {
     switch (event.reason) {
         case dgemma::DoneReason::kStop:
@@ -145,7 +161,10 @@ void init_engine(nb::module_& m) {
         .def(
             "load",
             [](dgemma::Session& session, const std::filesystem::path& path) { return session.load(path.string()); },
-            "path"_a, Release());
+            "path"_a, Release())
+        .def("collect_inputs", &dgemma::Session::collect_inputs, Release())
+        .def("take_inputs", &take_inputs,
+             nb::sig("def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]"));
     nb::class_<dgemma::Engine>(m, "Engine")
         .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_gpu_layers"_a, "n_threads"_a, "n_batch"_a,
              "kv_f32"_a, "exact"_a, Release())

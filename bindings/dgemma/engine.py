@@ -88,6 +88,19 @@ class Session:
         """
         return self._native.load(os.fspath(path))
 
+    def collect_inputs(self) -> None:
+        """From here on, whatever this session computes adds to what ``take_inputs`` gives. ``RequestError`` unless the
+        engine was made with ``exact=True``: other graphs have products that cannot be looked into."""
+        self._native.collect_inputs()
+
+    def take_inputs(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """The inputs of the products with each weight since ``collect_inputs`` or the last call, by the weight's name:
+        their squares summed by column, float64 [matrices, columns], and how many rows that were, int64 [matrices].
+
+        One matrix, or one for each expert, which counts the rows routed to it. They depend on no number of threads.
+        """
+        return self._native.take_inputs()
+
     def generate(
         self,
         tokens: Sequence[int] = (),

@@ -190,6 +190,15 @@ class Engine {
 class SessionCore;
 struct RingSnapshot;
 
+/// The inputs of the products with one weight, squared and summed by column over the rows seen. Divided, they say how
+/// much an error in each of the weight's columns matters.
+struct InputSums {
+    std::string name;  // of the weight
+    int64_t n_cols;
+    std::vector<double> sums;   // [n_matrices, n_cols]; one matrix, or one for each expert
+    std::vector<int64_t> rows;  // [n_matrices]: for an expert, the rows routed to it
+};
+
 /// A point of a session that can be gone back to; host memory.
 struct Snapshot {
     int n_past;
@@ -221,6 +230,12 @@ class Session {
     /// The cache as a file, with a text of the caller's; load() returns the text. SessionFileError, ContextError.
     void save(const std::string& path, const std::string& note);
     std::string load(const std::string& path);
+
+    /// From here on every pass, whoever asks for it, adds to the sums of each weight it multiplies with. RequestError
+    /// unless the engine is exact: other graphs have products that cannot be looked into.
+    void collect_inputs();
+    /// What came in since collect_inputs() or the last call; sorted by name.
+    std::vector<InputSums> take_inputs();
 
     SessionCore& core() { return *impl_; }
     EngineCore& engine() { return *engine_; }

@@ -27,7 +27,7 @@ struct GraphScope {
     const PassShape& shape;
     const PassInputs& inputs;
     const KvCache& cache;
-    bool exact;  // no fused operation that rounds differently, and ggml's products only
+    bool exact;  // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
 };
 
 /// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace dgemma {
 namespace {
@@ -162,9 +163,29 @@ void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
     }
     fill_inputs(tokens, soft);
     const ggml_status status = ggml_backend_sched_graph_compute(sched_.get(), graph_);
+    if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
     if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");
     if (status != GGML_STATUS_SUCCESS) {
         throw BackendError(std::string("ggml could not compute the graph: ") + ggml_status_to_string(status));
+    }
+}
+
+void PassRunner::observe(NodeObserver* observer) {
+    observer_ = observer;
+    ggml_backend_sched_set_eval_callback(sched_.get(), observer == nullptr ? nullptr : &PassRunner::show, this);
+}
+
+/// The scheduler's callback, which must not throw: what the observer throws waits for the end of run().
+bool PassRunner::show(ggml_tensor* node, bool ask, void* runner) {
+    auto* self = static_cast<PassRunner*>(runner);
+    if (self->observer_error_) return false;
+    try {
+        if (ask) return self->observer_->wants(node);
+        self->observer_->computed(node);
+        return true;
+    } catch (...) {
+        self->observer_error_ = std::current_exception();
+        return false;
     }
 }
 

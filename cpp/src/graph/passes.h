@@ -4,10 +4,12 @@
 #include <ggml-backend.h>
 #include <ggml.h>
 
+#include <exception>
 #include <memory>
 #include <vector>
 
 #include "graph/layer.h"
+#include "graph/observer.h"
 
 namespace dgemma {
 
@@ -33,9 +35,13 @@ class PassRunner {
     /// Cancelled if the devices' stop function said so.
     void run(const std::vector<int32_t>& tokens, const float* soft);
 
+    /// Lets `observer` see the nodes of every later run; null: nobody, which is how it begins and costs nothing.
+    void observe(NodeObserver* observer);
+
     void add_memory(MemoryUse& use) const;
 
   private:
+    static bool show(ggml_tensor* node, bool ask, void* runner);
     void build(const PassShape& shape);
     ggml_tensor* build_decoder_input(const GraphScope& g);
     void check_supported() const;
@@ -54,6 +60,8 @@ class PassRunner {
     PassShape shape_{};
     PassInputs inputs_{};
     bool allocated_ = false;
+    NodeObserver* observer_ = nullptr;
+    std::exception_ptr observer_error_;
     int64_t masked_past_ = -1;  // n_past that the masks in the graph's memory were made for
 };
 

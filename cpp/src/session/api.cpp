@@ -86,6 +86,16 @@ std::string Session::load(const std::string& path) {
     return note;
 }
 
+void Session::collect_inputs() {
+    engine_->worker().run_to_end([&] { impl_->collect_inputs(); });
+}
+
+std::vector<InputSums> Session::take_inputs() {
+    std::vector<InputSums> sums;
+    engine_->worker().run_to_end([&] { sums = impl_->take_inputs(); });
+    return sums;
+}
+
 Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest& request)
     : session_(std::move(session)) {
     if (request.prompt.empty() && session_->n_past() == 0) {

@@ -123,6 +123,19 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
     return logits_;
 }
 
+void SessionCore::collect_inputs() {
+    if (!engine_.options().exact)
+        throw RequestError("collect_inputs: only an engine made with exact can be looked into");
+    collector_ = std::make_unique<InputCollector>();
+    encoder_.observe(collector_.get());
+    decoder_.observe(collector_.get());
+}
+
+std::vector<InputSums> SessionCore::take_inputs() {
+    if (!collector_) throw RequestError("take_inputs: nothing is collected; call collect_inputs first");
+    return collector_->take();
+}
+
 void SessionCore::add_memory(MemoryUse& use) const {
     cache_.add_memory(use);
     const std::string host = ggml_backend_name(engine_.devices().cpu());

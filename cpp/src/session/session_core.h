@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "calibrate/input_collector.h"
 #include "denoise/loop.h"
 #include "graph/passes.h"
 #include "session/engine_core.h"
@@ -28,6 +29,9 @@ class SessionCore final : public Denoiser {
     void encode(const std::vector<int32_t>& tokens) override;
     float* denoise(const std::vector<int32_t>& canvas, bool conditioned) override;
 
+    void collect_inputs();
+    std::vector<InputSums> take_inputs();
+
     /// [C, V]: what denoise() left and conditions on.
     float* logits() { return logits_; }
 
@@ -46,6 +50,7 @@ class SessionCore final : public Denoiser {
     float* logits_ = nullptr;
     std::vector<float> soft_;  // [C, hidden]
     PassRunner encoder_, decoder_;
+    std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected
     uint64_t planned_compute_ = 0;
 };
 
