@@ -68,7 +68,7 @@ def text_passages(
     The text is taken as it is: special tokens spelled in it are ordinary text. ``source`` names it in error messages.
     Raises ``RequestError`` where it is too short for one window.
     """
-    _check_counts(prefix_length=prefix_length, limit=limit)
+    _check_counts(canvas_length=canvas_length, prefix_length=prefix_length, limit=limit)
     _check_not_empty(text, source)
     ids = tokenizer.encode(text, add_bos=False, parse_special=False)
     window = prefix_length + canvas_length

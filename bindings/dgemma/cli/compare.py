@@ -66,9 +66,7 @@ def compare(
             "-n", "--n-predict", min=1, metavar="N", help="Of N tokens; one canvas if absent.", rich_help_panel=_RUNS
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("-s", "--seed", min=0, max=2**63, metavar="N", help="Of the noise and the answers.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("-s", "--seed", min=0, metavar="N", help="Of the noise and the answers.")] = 0,
     gpu_layers: Annotated[
         int, typer.Option("-ngl", "--n-gpu-layers", min=-1, metavar="N", help="Layers on the GPU; -1: all.")
     ] = -1,
@@ -210,9 +208,10 @@ def _number(estimate: Estimate, *, signed: bool = False) -> str:
     """The mean to the place of its error's second digit: 0.0123 ± 0.0011."""
     mean, error = estimate.mean, estimate.error
     spread = error or abs(mean) / 10
-    places = min(max(1 - math.floor(math.log10(spread)), 0), 12) if spread > 0 else 0
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.{places}f}" + ("" if error is None else f" ± {error:.{places}f}")
+    places = max(1 - math.floor(math.log10(spread)), 0) if spread > 0 else 0
+    form = f".{places}f" if places <= 5 else ".1e"
+    sign = "+" if signed and mean else ""
+    return f"{mean:{sign}{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 def _percent(estimate: Estimate) -> str:

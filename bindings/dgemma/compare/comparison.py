@@ -77,7 +77,7 @@ def compare(
         store = Store(Path(folder), n_bytes)
         with opened(first) as engine:
             summary = first.summary(engine.info.file_type)
-            trials = _reference_trials(engine, chosen, plan, store, tick(first.path))
+            trials = _reference_trials(engine, first.path, chosen, plan, store, tick(first.path))
         measured = []
         for header in headers[1:]:
             with opened(header) as engine:
@@ -120,7 +120,7 @@ class _Trial:
 
 
 def _reference_trials(
-    engine: Engine, passages: Sequence[Passage], plan: _Plan, store: Store, tick: Callable[[], None]
+    engine: Engine, path: str, passages: Sequence[Passage], plan: _Plan, store: Store, tick: Callable[[], None]
 ) -> list[_Trial]:
     """The reference's side of every passage; its distributions go to ``store``."""
     session, info = engine.session(), engine.info
@@ -133,7 +133,7 @@ def _reference_trials(
             first = answers or [answer(session, passage.prefix, info.canvas_length, plan.seed, plan.config)]
             clean = first[0].draft
         canvases = noise_ladder(clean, plan.levels, info.n_vocab, np.random.default_rng([plan.seed, index]))
-        for level, z in enumerate(walk(session, passage.prefix, canvases, plan.temperatures, "the reference")):
+        for level, z in enumerate(walk(session, passage.prefix, canvases, plan.temperatures, path)):
             store.put(index, level, z)
             tick()
         trials.append(_Trial(passage.prefix, canvases, answers))
@@ -152,9 +152,8 @@ def _candidate(
     session = engine.session()
     level_rows, answer_rows = [], []
     for index, trial in enumerate(trials):
-        answers = plan.answers(session, trial.prefix, tick)
-        if answers:
-            pairs = list(zip(trial.answers, answers, strict=True))
+        pairs = list(zip(trial.answers, plan.answers(session, trial.prefix, tick), strict=True))
+        if pairs:
             answer_rows.append(answers_row(pairs, plan.config.max_denoising_steps))
         rows = []
         for level, z in enumerate(walk(session, trial.prefix, trial.canvases, plan.temperatures, model.path)):

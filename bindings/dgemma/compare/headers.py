@@ -41,10 +41,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise ModelFileError(f"{file}: general.architecture is {architecture!r:.80}, not {_ARCHITECTURE!r}")
     weights = sum(math.prod(tensor.shape) for tensor in info.tensors)
     bits = 8 * sum(tensor.n_bytes for tensor in info.tensors) / max(weights, 1)
+    canvas_length = metadata.integer("diffusion.canvas_length")
+    if canvas_length < 1:
+        metadata.fail("diffusion.canvas_length", f"must be at least 1, not {canvas_length}")
     return Header(
         file,
         metadata.strings("tokenizer.ggml.tokens"),
-        metadata.integer("diffusion.canvas_length"),
+        canvas_length,
         GenerationConfig.from_metadata(info.metadata, file),
         info.n_bytes,
         bits,

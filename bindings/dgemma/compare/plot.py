@@ -47,13 +47,14 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     candidates = sorted(comparison.candidates, key=lambda candidate: -candidate.model.n_bytes)
     unit, name = (1e9, "GB") if candidates[0].model.n_bytes >= 1e9 else (1e6, "MB")
     floor = min((candidate.kl.mean for candidate in candidates if candidate.kl.mean > 0), default=_SMALLEST) / 3
+    top = max(candidate.kl.mean + (candidate.kl.error or 0.0) for candidate in candidates)
     reference = _stem(comparison.reference)
     shared = _shared_parts([reference, *(_stem(candidate.model) for candidate in candidates)])
     for index, candidate in enumerate(candidates):
         label = "-".join(_stem(candidate.model).split("-")[shared:])
         _point(axes, candidate, unit, floor, label, below=index % 2 == 0)
-    axes.margins(x=0.1, y=0.12)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.1 * candidates[0].model.n_bytes / unit)
+    axes.set_ylim(floor / 2, 2 * max(top, floor))
     axes.set_xlabel(f"size of the file, {name}")
     axes.set_ylabel("KL divergence, nats a position")
     count, levels = comparison.passages, len(candidates[0].levels)
