@@ -15,6 +15,7 @@ from dgemma import FileError, LibraryError, RequestError
 from dgemma.cli import app
 from dgemma.cli.compare import _number
 from dgemma.compare import Candidate, Comparison, Estimate, LevelDamage, ModelSummary
+from dgemma.compare.names import short_names
 from dgemma.compare.plot import check_plot, draw
 from dgemma.convert import convert
 from random_checkpoint import CheckpointConfig, write_checkpoint
@@ -64,9 +65,9 @@ def test_tables_and_json(models: tuple[str, str]) -> None:
     assert 0 < only["kl"]["mean"] < 1
     assert 0 <= only["runs"]["same_tokens"]["mean"] <= 1
     text = "\n".join(lines)
-    for title in ("Distributions, 2 passages", "tiny-q8_0, by noise level", "2 answers, same seeds"):
+    for title in ("Distributions against f32, 2 passages", "q8_0, by noise level", "2 answers, same seeds"):
         assert title in text
-    assert sum(line.startswith("tiny-f32 ") for line in lines) == 2
+    assert sum(line.startswith("f32 ") for line in lines) == 2
     assert max(map(len, lines)) <= 80
 
 
@@ -131,6 +132,20 @@ def test_a_missing_candidate(models: tuple[str, str]) -> None:
 )
 def test_numbers(estimate: Estimate, text: str) -> None:
     assert _number(estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/some-model-BF16.gguf", "b/some-model-Q4_K_M.gguf"], ["BF16", "Q4_K_M"]),
+        (["some-model-BF16.gguf", "some-model.gguf", "some-Q8_0.gguf"], ["model-BF16", "model", "Q8_0"]),
+        (["x.gguf", "x.gguf", "y-1.gguf"], ["x", "x", "y-1"]),
+        (["m-1.gguf", "m-1.gguf"], ["1", "1"]),
+        (["a/m.gguf", "b/m.gguf"], ["a/m.gguf", "b/m.gguf"]),
+    ],
+)
+def test_names(paths: list[str], names: list[str]) -> None:
+    assert short_names(paths) == names
 
 
 def test_signs() -> None:

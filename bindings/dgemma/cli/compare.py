@@ -120,11 +120,15 @@ def compare(
 def _show(comparison: Comparison) -> None:
     """Tables on stdout; where that is no terminal, as wide as they need to be."""
     from rich.console import Console
+    from rich.markup import escape
+
+    from ..compare.names import short_names
 
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 160)
-    names = _names(comparison)
+    paths = [comparison.reference.path, *(candidate.model.path for candidate in comparison.candidates)]
+    names = [escape(name) for name in short_names(paths)]
     tables = [_distributions(comparison, names)]
     tables += [_levels_of(name, candidate) for name, candidate in zip(names[1:], comparison.candidates, strict=True)]
     tables += [_answers(comparison, names)] if comparison.runs else []
@@ -136,9 +140,8 @@ def _show(comparison: Comparison) -> None:
 def _distributions(comparison: Comparison, names: list[str]) -> Table:
     reference = comparison.reference
     places = f"{comparison.passages} passage{'s' * (comparison.passages > 1)}"
-    table = _table(
-        f"Distributions, {places}, all noise levels", "model", "size", "bits", "KL", "same argmax", "entropy shift"
-    )
+    title = f"Distributions against {names[0]}, {places}, all noise levels"
+    table = _table(title, "model", "size", "bits", "KL", "same argmax", "entropy shift")
     table.add_row(names[0], size(reference.n_bytes), f"{reference.bits_per_weight:.2f}", "", "", "")
     for name, candidate in zip(names[1:], comparison.candidates, strict=True):
         table.add_row(
@@ -171,12 +174,10 @@ def _answers(comparison: Comparison, names: list[str]) -> Table:
     count = comparison.passages * comparison.runs
     headers = ("model", "steps a canvas", "took every step", "same tokens", "same first canvas")
     table = _table(f"{count} answer{'s' * (count > 1)}, same seeds", *headers)
-    for index, (name, candidate) in enumerate(zip(names[1:], comparison.candidates, strict=True)):
-        runs = candidate.runs
-        if runs is None:
-            continue
-        if index == 0:
-            table.add_row(names[0], _number(runs.reference_steps), _percent(runs.reference_unfinished), "", "")
+    damages = [candidate.runs for candidate in comparison.candidates if candidate.runs is not None]
+    steps, unfinished = damages[0].reference_steps, damages[0].reference_unfinished
+    table.add_row(names[0], _number(steps), _percent(unfinished), "", "")
+    for name, runs in zip(names[1:], damages, strict=True):
         same = (_percent(runs.same_tokens), _percent(runs.same_first_block))
         table.add_row(name, _number(runs.steps), _percent(runs.unfinished), *same)
     return table
@@ -192,16 +193,6 @@ def _table(title: str, *headers: str) -> Table:
         else:
             table.add_column(header, justify="right", no_wrap=True)
     return table
-
-
-def _names(comparison: Comparison) -> list[str]:
-    """What to call each model: its file's name, or its whole path where two share that."""
-    from rich.markup import escape
-
-    paths = [comparison.reference.path, *(candidate.model.path for candidate in comparison.candidates)]
-    names = [Path(path).name.removesuffix(".gguf") for path in paths]
-    distinct = len(set(names)) == len(set(paths))
-    return [escape(name) for name in (names if distinct else paths)]
 
 
 def _number(estimate: Estimate, *, signed: bool = False) -> str:

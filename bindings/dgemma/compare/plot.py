@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FileError, LibraryError, RequestError
-from .report import Candidate, Comparison, ModelSummary
+from .names import short_names
+from .report import Candidate, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,10 +47,9 @@ def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     unit, name = (1e9, "GB") if candidates[0].model.n_bytes >= 1e9 else (1e6, "MB")
     floor = min((candidate.kl.mean for candidate in candidates if candidate.kl.mean > 0), default=_SMALLEST) / 3
     top = max(candidate.kl.mean + (candidate.kl.error or 0.0) for candidate in candidates)
-    reference = _stem(comparison.reference)
-    shared = _shared_parts([reference, *(_stem(candidate.model) for candidate in candidates)])
-    for index, candidate in enumerate(candidates):
-        label = "-".join(_stem(candidate.model).split("-")[shared:])
+    reference = Path(comparison.reference.path).name.removesuffix(".gguf")
+    labels = short_names([comparison.reference.path, *(candidate.model.path for candidate in candidates)])[1:]
+    for index, (candidate, label) in enumerate(zip(candidates, labels, strict=True)):
         _point(axes, candidate, unit, floor, label, below=index % 2 == 0)
     axes.set_xlim(0, 1.1 * candidates[0].model.n_bytes / unit)
     axes.set_ylim(floor / 2, 2 * max(top, floor))
@@ -85,13 +83,3 @@ def _point(axes: Axes, candidate: Candidate, unit: float, floor: float, label: s
         fontsize=8,
         parse_math=False,
     )
-
-
-def _stem(model: ModelSummary) -> str:
-    return Path(model.path).name.removesuffix(".gguf")
-
-
-def _shared_parts(names: Sequence[str]) -> int:
-    """How many hyphened parts all names begin with, the last part aside: they need not be told at every point."""
-    parts = [name.split("-")[:-1] for name in names]
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
