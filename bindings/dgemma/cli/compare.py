@@ -34,7 +34,7 @@ def compare(
         str, typer.Argument(metavar="REFERENCE", help="The GGUF file to measure against, best in F32, F16 or BF16.")
     ],
     candidates: Annotated[
-        list[str], typer.Argument(metavar="CANDIDATE…", help="GGUF files of the same model, quantised.")
+        list[str], typer.Argument(metavar="CANDIDATE", help="GGUF files of the same model, quantised.")
     ],
     text: Annotated[
         Path | None,
