@@ -25,6 +25,22 @@ Array2<float> multiply_rows(const Weights& weights, const std::string& type, con
     return Array2<float>(data, {n, n_rows}, owner);
 }
 
+Array2<float> multiply_soft(const Columns& z, const Weights& embedding, const std::string& type, int64_t n_cols,
+                            float dropped_mass, int n_threads) {
+    const size_t n = z.shape(0), n_rows = z.shape(1), columns = static_cast<size_t>(n_cols);
+    if (embedding.shape(0) != n_rows || embedding.shape(1) != dgemma::row_bytes(type, n_cols)) {
+        throw nb::value_error("the embedding is not [columns of z, n_cols]");
+    }
+    auto* data = new float[n * columns];
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    {
+        const nb::gil_scoped_release release;
+        dgemma::multiply_soft({z.data(), static_cast<int>(n), type, static_cast<int64_t>(n_rows), n_cols,
+                               embedding.data(), dropped_mass, n_threads, data});
+    }
+    return Array2<float>(data, {n, columns}, owner);
+}
+
 }  // namespace
 
 void init_products(nb::module_& m) {
@@ -35,4 +51,9 @@ void init_products(nb::module_& m) {
                   "NDArray[numpy.float32]"),
           "Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m]. Raises RequestError where there "
           "is no kernel.");
+    m.def("multiply_soft", &multiply_soft, "z"_a, "embedding"_a, "type"_a, "n_cols"_a, "dropped_mass"_a, "n_threads"_a,
+          nb::sig("def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, "
+                  "n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]"),
+          "softmax(z) [n, rows] times the embedding's rows [rows, bytes] times sqrt(n_cols), as self-conditioning has "
+          "it: [n, n_cols].");
 }

@@ -99,6 +99,11 @@ def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[num
     Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m]. Raises RequestError where there is no kernel.
     """
 
+def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]:
+    """
+    softmax(z) [n, rows] times the embedding's rows [rows, bytes] times sqrt(n_cols), as self-conditioning has it: [n, n_cols].
+    """
+
 class SamplerStep:
     """What one step of the sampler decided; arrays of [C]."""
 

@@ -132,7 +132,7 @@ bool has_own_product(const std::string& type);
 
 /// Rows of weights times columns, as the engine multiplies on such a processor: the columns rounded to 8 bits in groups
 /// of 32 (cpp/src/cpu/int8_rows.h). RequestError where has_own_product() says no, or the sizes are not multiples of 32.
-struct Product {
+struct RowProduct {
     std::string type;
     int64_t n_rows, n_cols;  // of the weights
     const void* weights;     // [n_rows, row_bytes(type, n_cols)]
@@ -140,7 +140,20 @@ struct Product {
     const float* columns;  // [n, n_cols]
     float* result;         // [n, n_rows]
 };
-void multiply_rows(const Product& product);
+void multiply_rows(const RowProduct& product);
+
+/// softmax(z) times the rows of an embedding times sqrt(n_cols), as self-conditioning computes it.
+struct SoftProduct {
+    const float* z;  // [n, n_rows]
+    int n;
+    std::string type;
+    int64_t n_rows, n_cols;  // of the embedding
+    const void* embedding;   // [n_rows, row_bytes(type, n_cols)]
+    float dropped_mass;      // of each softmax; 0: everything in F32
+    int n_threads;
+    float* result;  // [n, n_cols]
+};
+void multiply_soft(const SoftProduct& product);
 
 // ---------------------------------------------------------------------------------------------------- engine
 

@@ -9,7 +9,7 @@ namespace dgemma {
 
 bool has_own_product(const std::string& type) { return can_multiply_panels(weight_type(type)); }
 
-void multiply_rows(const Product& product) {
+void multiply_rows(const RowProduct& product) {
     const ggml_type type = weight_type(product.type);
     if (!can_multiply_panels(type)) throw RequestError("there is no product of ours for " + product.type + " here");
     if (product.n_cols % kGroup != 0 || product.n_rows % kPanelRows != 0) {

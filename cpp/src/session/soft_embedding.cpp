@@ -4,7 +4,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/bf16_product.h"
 #include "denoise/rows.h"
+#include "dgemma/dgemma.h"
+#include "model/devices.h"
+#include "support/types.h"
 
 namespace dgemma {
 namespace {
@@ -12,8 +16,9 @@ namespace {
 // A task owns 256 columns of the result (whole blocks of every quantised type) and walks the vocabulary in panels of 64
 // rows: it unpacks the panel's columns once and uses them for all canvas positions.
 constexpr int64_t kColumns = 256, kPanel = 64;
-// The register tile: positions × columns.
+// The register tile, positions × columns: in F32, and where the processor multiplies BF16.
 constexpr int64_t kTileRows = 4, kTileColumns = 64;
+static_assert(kTileColumns == kBf16Columns && kTileRows <= kBf16Rows && kPanel <= kBf16Depth);
 
 struct Product {
     const float* p;             // [C, V]
@@ -22,22 +27,21 @@ struct Product {
     const ggml_tensor* embedding;
     float* out;  // [C, hidden]
     float scale;
+    bool bf16;  // round both factors
 };
 
-/// acc[r][c] += sum over k of p[r][k] * panel[k][c], one register tile; `stride`: floats between the rows of p.
-void multiply_tile(const float* p, int64_t stride, int64_t rows, int64_t depth, const float* panel, float* acc) {
+/// acc[r][c] += sum over k of p[r][k] * panel[k][c], one register tile of `rows` rows.
+void multiply_tile(const float* const* p, int64_t rows, int64_t depth, const float* panel, float* const* acc) {
     float tile[kTileRows][kTileColumns];
-    for (int64_t r = 0; r < kTileRows; ++r) {
-        std::memcpy(tile[r], acc + std::min(r, rows - 1) * kColumns, sizeof tile[r]);
-    }
+    for (int64_t r = 0; r < kTileRows; ++r) std::memcpy(tile[r], acc[std::min(r, rows - 1)], sizeof tile[r]);
     for (int64_t k = 0; k < depth; ++k) {
         const float* e = panel + k * kColumns;
         for (int64_t r = 0; r < kTileRows; ++r) {
-            const float weight = p[std::min(r, rows - 1) * stride + k];
+            const float weight = p[std::min(r, rows - 1)][k];
             for (int64_t c = 0; c < kTileColumns; ++c) tile[r][c] += weight * e[c];
         }
     }
-    for (int64_t r = 0; r < rows; ++r) std::memcpy(acc + r * kColumns, tile[r], sizeof tile[r]);
+    for (int64_t r = 0; r < rows; ++r) std::memcpy(acc[r], tile[r], sizeof tile[r]);
 }
 
 /// Zeroes the probabilities below `cut` and says, for each row and each panel of the vocabulary, whether any is left.
@@ -74,33 +78,58 @@ void unpack_panel(const ggml_tensor* embedding, int64_t from, int64_t count, int
     }
 }
 
-void multiply_columns(const Product& product, int64_t first, const std::function<bool()>& stopping) {
-    const int64_t hidden = product.embedding->ne[0], n = std::min(kColumns, hidden - first);
-    std::vector<float> acc(static_cast<size_t>(product.n_rows * kColumns), 0.0f);
-    std::vector<float> panel(static_cast<size_t>(kPanel * kColumns), 0.0f);
-    const int64_t n_panels = (product.n_vocab + kPanel - 1) / kPanel;
-    const auto has_mass = [&](int64_t row, int64_t rows, int64_t index) {
-        for (int64_t r = row; r < row + rows; ++r) {
-            if (product.mass[static_cast<size_t>(r * n_panels + index)]) return true;
-        }
-        return false;
-    };
-    for (int64_t index = 0; index < n_panels && !stopping(); ++index) {
-        if (!has_mass(0, product.n_rows, index)) continue;
-        const int64_t from = index * kPanel, depth = std::min(kPanel, product.n_vocab - from);
-        unpack_panel(product.embedding, from, depth, first, n, panel.data());
-        for (int64_t row = 0; row < product.n_rows; row += kTileRows) {
-            const int64_t rows = std::min(kTileRows, product.n_rows - row);
-            if (!has_mass(row, rows, index)) continue;
-            const float* p = product.p + row * product.n_vocab + from;
-            for (int64_t c = 0; c < n; c += kTileColumns) {
-                multiply_tile(p, product.n_vocab, rows, depth, panel.data() + c, acc.data() + row * kColumns + c);
+/// One task's scratch: 256 columns of a panel, and of the result.
+struct Columns {
+    std::vector<float> acc, panel;
+    std::vector<uint32_t> pairs;
+
+    explicit Columns(int64_t n_rows)
+        : acc(static_cast<size_t>(n_rows * kColumns), 0.0f),
+          panel(static_cast<size_t>(kPanel * kColumns), 0.0f),
+          pairs(static_cast<size_t>(kPanel / 2 * kColumns), 0) {}
+};
+
+/// Adds panel `index` for those of the rows that have mass there, gathered tile by tile.
+void multiply_rows(const Product& product, int64_t index, const std::vector<int64_t>& rows, int64_t n, Columns& work) {
+    const int64_t from = index * kPanel, depth = std::min(kPanel, product.n_vocab - from);
+    const auto tile = static_cast<size_t>(product.bf16 ? kBf16Rows : kTileRows);
+    if (product.bf16) pack_bf16_pairs(work.panel.data(), depth, kColumns, work.pairs.data());
+    for (size_t first = 0; first < rows.size(); first += tile) {
+        const size_t count = std::min(tile, rows.size() - first);
+        for (int64_t c = 0; c < n; c += kTileColumns) {
+            const float* p[kBf16Rows];
+            float* acc[kBf16Rows];
+            for (size_t r = 0; r < count; ++r) {
+                p[r] = product.p + rows[first + r] * product.n_vocab + from;
+                acc[r] = work.acc.data() + rows[first + r] * kColumns + c;
+            }
+            if (product.bf16) {
+                multiply_bf16_pairs(p, static_cast<int64_t>(count), depth, work.pairs.data() + c, kColumns, acc);
+            } else {
+                multiply_tile(p, static_cast<int64_t>(count), depth, work.panel.data() + c, acc);
             }
         }
     }
+}
+
+void multiply_columns(const Product& product, int64_t first, const std::function<bool()>& stopping) {
+    const int64_t hidden = product.embedding->ne[0], n = std::min(kColumns, hidden - first);
+    const int64_t n_panels = (product.n_vocab + kPanel - 1) / kPanel;
+    Columns work(product.n_rows);
+    std::vector<int64_t> rows;
+    for (int64_t index = 0; index < n_panels && !stopping(); ++index) {
+        rows.clear();
+        for (int64_t row = 0; row < product.n_rows; ++row) {
+            if (product.mass[static_cast<size_t>(row * n_panels + index)]) rows.push_back(row);
+        }
+        if (rows.empty()) continue;
+        const int64_t from = index * kPanel, depth = std::min(kPanel, product.n_vocab - from);
+        unpack_panel(product.embedding, from, depth, first, n, work.panel.data());
+        multiply_rows(product, index, rows, n, work);
+    }
     for (int64_t row = 0; row < product.n_rows; ++row) {
         float* to = product.out + row * hidden + first;
-        for (int64_t c = 0; c < n; ++c) to[c] = acc[static_cast<size_t>(row * kColumns + c)] * product.scale;
+        for (int64_t c = 0; c < n; ++c) to[c] = work.acc[static_cast<size_t>(row * kColumns + c)] * product.scale;
     }
 }
 
@@ -119,9 +148,20 @@ void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, f
                           n_vocab,
                           embedding,
                           out,
-                          std::sqrt(static_cast<float>(hidden))};
+                          std::sqrt(static_cast<float>(hidden)),
+                          /*bf16=*/dropped_mass > 0 && has_bf16_product()};
     const int n_tasks = static_cast<int>((hidden + kColumns - 1) / kColumns);
     pool.run(n_tasks, [&](int task) { multiply_columns(product, task * kColumns, stopping); });
+}
+
+void multiply_soft(const SoftProduct& product) {
+    const ContextPtr context = make_tensor_context(1);
+    ggml_tensor* embedding =
+        ggml_new_tensor_2d(context.get(), weight_type(product.type), product.n_cols, product.n_rows);
+    embedding->data = const_cast<void*>(product.embedding);
+    std::vector<float> z(product.z, product.z + product.n * product.n_rows);
+    ThreadPool pool(product.n_threads);
+    soft_embedding(z.data(), product.n, embedding, product.dropped_mass, product.result, pool, [] { return false; });
 }
 
 }  // namespace dgemma
