@@ -38,7 +38,9 @@ def test_it_is_the_mean_of_the_rows(kind: str, type: str, n: int, vocab: int, dr
     sizes = p @ np.abs(values)
     allowed = ROUNDING * sizes + 1e-6
     if dropped > 0:
-        allowed += 1.01 * 2**-7 * sizes + dropped * np.abs(values).max()
+        allowed += dropped * np.abs(values).max()
+        if type != "F32":  # both factors in BF16
+            allowed += 1.01 * 2**-7 * sizes
     assert (np.abs(found / np.sqrt(512) - p @ values) <= allowed).all()
 
 

@@ -149,7 +149,7 @@ void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, f
                           embedding,
                           out,
                           std::sqrt(static_cast<float>(hidden)),
-                          /*bf16=*/dropped_mass > 0 && has_bf16_product()};
+                          /*bf16=*/dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_bf16_product()};
     const int n_tasks = static_cast<int>((hidden + kColumns - 1) / kColumns);
     pool.run(n_tasks, [&](int task) { multiply_columns(product, task * kColumns, stopping); });
 }
