@@ -1,4 +1,5 @@
 // One product outside of any graph: what the tests compare with plain arithmetic.
+#include <algorithm>
 #include <vector>
 
 #include "cpu/panel.h"
@@ -23,10 +24,14 @@ void multiply_rows(const RowProduct& product) {
         quantise_row(product.columns + i * k, row, k);
         columns.push_back(int8_row(row, k));
     }
-    Panel panel;
+    std::vector<float> block(static_cast<size_t>(product.n * kPanelRows));
+    const auto out = reinterpret_cast<float (*)[kPanelRows]>(block.data());
     for (int64_t first = 0; first < product.n_rows; first += kPanelRows) {
-        unpack_panel(static_cast<const uint8_t*>(product.weights) + first * bytes, bytes, k, type, panel);
-        multiply_panel(panel, columns.data(), product.n, product.result + first, product.n_rows);
+        const auto* weights = static_cast<const uint8_t*>(product.weights) + first * bytes;
+        multiply_panel({weights, bytes, k, type}, columns.data(), product.n, out);
+        for (int64_t i = 0; i < product.n; ++i) {
+            std::copy_n(out[i], kPanelRows, product.result + i * product.n_rows + first);
+        }
     }
 }
 

@@ -12,17 +12,25 @@
 namespace dgemma {
 namespace {
 
-// Columns gathered for one call of the kernel; a block of this many stays in the second-level cache.
-constexpr int64_t kColumns = 64;
-
 const uint8_t* bytes(const ggml_tensor* t) { return static_cast<const uint8_t*>(t->data); }
 
-/// A panel of 32 rows of matrix `matrix` of a weight.
-void unpack_rows(const ggml_tensor* weight, int64_t matrix, int64_t first_row, Panel& panel) {
+/// 32 rows of matrix `matrix` of a weight.
+PanelRows panel_rows(const ggml_tensor* weight, int64_t matrix, int64_t first_row) {
     const auto stride = static_cast<int64_t>(weight->nb[1]);
     const uint8_t* rows = bytes(weight) + matrix * static_cast<int64_t>(weight->nb[2]) + first_row * stride;
-    unpack_panel(rows, stride, weight->ne[0], weight->type, panel);
+    return {rows, stride, weight->ne[0], weight->type};
 }
+
+/// A place for 32 values of each of n columns.
+class Block {
+  public:
+    explicit Block(int64_t n) : values_(static_cast<size_t>(n * kPanelRows)) {}
+    using Row = float[kPanelRows];
+    Row* rows() { return reinterpret_cast<Row*>(values_.data()); }
+
+  private:
+    std::vector<float> values_;
+};
 
 void quantise_rows(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     const ggml_tensor* x = dst->src[0];
@@ -38,11 +46,11 @@ void multiply(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     const int64_t k = weight->ne[0], n_rows = weight->ne[1], n = rows->ne[1];
     std::vector<Int8Row> columns;
     for (int64_t i = 0; i < n; ++i) columns.push_back(int8_row(bytes(rows) + i * static_cast<int64_t>(rows->nb[1]), k));
-    Panel panel;
+    Block block(n);
     auto* out = static_cast<float*>(dst->data);
     for (int64_t first = ith * kPanelRows; first < n_rows; first += nth * kPanelRows) {
-        unpack_rows(weight, 0, first, panel);
-        multiply_panel(panel, columns.data(), n, out + first, n_rows);
+        multiply_panel(panel_rows(weight, 0, first), columns.data(), n, block.rows());
+        for (int64_t i = 0; i < n; ++i) std::copy_n(block.rows()[i], kPanelRows, out + i * n_rows + first);
     }
 }
 
@@ -71,17 +79,21 @@ Assignment assign(const ggml_tensor* experts, int64_t n_experts) {
     return to;
 }
 
-/// Calls visit(expert, pairs, count) for every expert with work, at most kColumns pairs at a time; `begin(expert)`
-/// first.
-template <typename Begin, typename Visit>
-void for_each_expert(const Assignment& assignment, Begin begin, Visit visit) {
-    for (size_t expert = 0; expert + 1 < assignment.first.size(); ++expert) {
-        const int64_t first = assignment.first[expert], last = assignment.first[expert + 1];
-        if (first == last) continue;
-        begin(static_cast<int64_t>(expert));
-        for (int64_t i = first; i < last; i += kColumns) {
-            visit(assignment.pairs.data() + i, std::min(kColumns, last - i));
-        }
+/// The most pairs that one expert has.
+int64_t most_pairs(const Assignment& assignment) {
+    int64_t most = 0;
+    for (size_t e = 0; e + 1 < assignment.first.size(); ++e) {
+        most = std::max(most, assignment.first[e + 1] - assignment.first[e]);
+    }
+    return most;
+}
+
+/// Calls visit(expert, pairs, count) for every expert with work.
+template <typename Visit>
+void for_each_expert(const Assignment& assignment, Visit visit) {
+    for (size_t e = 0; e + 1 < assignment.first.size(); ++e) {
+        const int64_t first = assignment.first[e], count = assignment.first[e + 1] - first;
+        if (count > 0) visit(static_cast<int64_t>(e), assignment.pairs.data() + first, count);
     }
 }
 
@@ -98,29 +110,24 @@ void gate_up_experts(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     const ggml_tensor *weight = dst->src[0], *rows = dst->src[1], *experts = dst->src[2];
     const int64_t k = weight->ne[0], ffn = weight->ne[1] / 2, used = experts->ne[0];
     const Assignment assignment = assign(experts, weight->ne[2]);
-    const int64_t n_tiles = ffn / kPanelRows;
-    Panel gate_panel, up_panel;
-    Int8Row columns[kColumns];
-    float gate[kColumns * kPanelRows], up[kColumns * kPanelRows];
-    for (int64_t tile = ith; tile < n_tiles; tile += nth) {
-        for_each_expert(
-            assignment,
-            [&](int64_t expert) {
-                unpack_rows(weight, expert, tile * kPanelRows, gate_panel);
-                unpack_rows(weight, expert, ffn + tile * kPanelRows, up_panel);
-            },
-            [&](const int64_t* pairs, int64_t count) {
-                for (int64_t i = 0; i < count; ++i) {
-                    columns[i] = int8_row(bytes(rows) + pairs[i] / used * static_cast<int64_t>(rows->nb[1]), k);
-                }
-                multiply_panel(gate_panel, columns, count, gate, kPanelRows);
-                multiply_panel(up_panel, columns, count, up, kPanelRows);
-                for (int64_t i = 0; i < count; ++i) {
-                    gate_values(gate + i * kPanelRows, up + i * kPanelRows);
-                    uint8_t* row = static_cast<uint8_t*>(dst->data) + pairs[i] * int8_row_bytes(ffn);
-                    quantise_group(gate + i * kPanelRows, row, ffn, tile);
-                }
-            });
+    const int64_t most = most_pairs(assignment);
+    Block gate(most), up(most);
+    std::vector<Int8Row> columns(static_cast<size_t>(most));
+    for (int64_t tile = ith; tile < ffn / kPanelRows; tile += nth) {
+        for_each_expert(assignment, [&](int64_t expert, const int64_t* pairs, int64_t count) {
+            for (int64_t i = 0; i < count; ++i) {
+                columns[static_cast<size_t>(i)] =
+                    int8_row(bytes(rows) + pairs[i] / used * static_cast<int64_t>(rows->nb[1]), k);
+            }
+            const int64_t first = tile * kPanelRows;
+            multiply_panel(panel_rows(weight, expert, first), columns.data(), count, gate.rows());
+            multiply_panel(panel_rows(weight, expert, ffn + first), columns.data(), count, up.rows());
+            for (int64_t i = 0; i < count; ++i) {
+                gate_values(gate.rows()[i], up.rows()[i]);
+                uint8_t* row = static_cast<uint8_t*>(dst->data) + pairs[i] * int8_row_bytes(ffn);
+                quantise_group(gate.rows()[i], row, ffn, tile);
+            }
+        });
     }
 }
 
@@ -131,24 +138,21 @@ void down_experts(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     const int64_t k = weight->ne[0], hidden = weight->ne[1], used = experts->ne[0], n = experts->ne[1];
     const Assignment assignment = assign(experts, weight->ne[2]);
     const auto* share = reinterpret_cast<const float*>(shares->data);
-    Panel panel;
-    Int8Row columns[kColumns];
-    float product[kColumns * kPanelRows];
+    const int64_t most = most_pairs(assignment);
+    Block product(most);
+    std::vector<Int8Row> columns(static_cast<size_t>(most));
     for (int64_t tile = ith; tile < hidden / kPanelRows; tile += nth) {
         float* out = static_cast<float*>(dst->data) + tile * kPanelRows;
         for (int64_t token = 0; token < n; ++token) std::fill_n(out + token * hidden, kPanelRows, 0.0f);
-        for_each_expert(
-            assignment, [&](int64_t expert) { unpack_rows(weight, expert, tile * kPanelRows, panel); },
-            [&](const int64_t* pairs, int64_t count) {
-                for (int64_t i = 0; i < count; ++i)
-                    columns[i] = int8_row(bytes(gated) + pairs[i] * int8_row_bytes(k), k);
-                multiply_panel(panel, columns, count, product, kPanelRows);
-                for (int64_t i = 0; i < count; ++i) {
-                    float* to = out + pairs[i] / used * hidden;
-                    const float* from = product + i * kPanelRows;
-                    for (int64_t j = 0; j < kPanelRows; ++j) to[j] += share[pairs[i]] * from[j];
-                }
-            });
+        for_each_expert(assignment, [&](int64_t expert, const int64_t* pairs, int64_t count) {
+            for (int64_t i = 0; i < count; ++i)
+                columns[static_cast<size_t>(i)] = int8_row(bytes(gated) + pairs[i] * int8_row_bytes(k), k);
+            multiply_panel(panel_rows(weight, expert, tile * kPanelRows), columns.data(), count, product.rows());
+            for (int64_t i = 0; i < count; ++i) {
+                float* to = out + pairs[i] / used * hidden;
+                for (int64_t j = 0; j < kPanelRows; ++j) to[j] += share[pairs[i]] * product.rows()[i][j];
+            }
+        });
     }
 }
 
