@@ -94,6 +94,13 @@ void unpack_panel(const PanelRows& rows, int64_t first, int64_t count, const Unp
     }
 }
 
+/// Keeps a value that was loaded in a register. Compilers rather read it from memory again in each instruction, and
+/// then it is the loads that limit the rate.
+__m512i held(__m512i value) {
+    asm("" : "+v"(value));
+    return value;
+}
+
 /// Adds to kColumns columns by 32 rows. kSubs: scales in a group of 32 values; n_groups: of the panel, which are the
 /// columns' groups from `group` on.
 template <int kColumns, int kSubs, bool kHasMin>
@@ -114,8 +121,8 @@ void multiply_block(const Panel& panel, const Int8Row* columns, int64_t group, i
             }
 #pragma GCC unroll 8
             for (int i = 0; i < kDwords; ++i) {
-                const __m512i low = _mm512_load_si512(panel.values[s * kDwords + i][0]);
-                const __m512i high = _mm512_load_si512(panel.values[s * kDwords + i][1]);
+                const __m512i low = held(_mm512_load_si512(panel.values[s * kDwords + i][0]));
+                const __m512i high = held(_mm512_load_si512(panel.values[s * kDwords + i][1]));
 #pragma GCC unroll 8
                 for (int c = 0; c < kColumns; ++c) {
                     int32_t four;
