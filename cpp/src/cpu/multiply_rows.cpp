@@ -28,7 +28,8 @@ void multiply_rows(const RowProduct& product) {
     const auto out = reinterpret_cast<float (*)[kPanelRows]>(block.data());
     for (int64_t first = 0; first < product.n_rows; first += kPanelRows) {
         const auto* weights = static_cast<const uint8_t*>(product.weights) + first * bytes;
-        multiply_panel({weights, bytes, k, type}, columns.data(), product.n, out);
+        const PanelRows rows{weights, bytes, k, type};
+        multiply_panel(rows, rows, columns.data(), product.n, out);
         for (int64_t i = 0; i < product.n; ++i) {
             std::copy_n(out[i], kPanelRows, product.result + i * product.n_rows + first);
         }

@@ -29,7 +29,9 @@ struct PanelRows {
     ggml_type type;
 };
 
-/// out[c][0 … 31] = the rows times column c, for n columns.
-void multiply_panel(const PanelRows& rows, const Int8Row* columns, int64_t n, float (*out)[kPanelRows]);
+/// out[c][0 … 31] = the rows times column c, for n columns. next: the rows of the next call, which are fetched
+/// meanwhile.
+void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
+                    float (*out)[kPanelRows]);
 
 }  // namespace dgemma

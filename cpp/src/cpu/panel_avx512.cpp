@@ -79,6 +79,16 @@ void place_scales(const Unpacked* rows, int64_t count, int half, Panel& panel) {
     for (int64_t i = 0; i < count / kGroup; ++i) _mm512_store_si512(panel.mins[i][half], floats[8 + i]);
 }
 
+/// Asks for the bytes of values first … first + count: 32 rows are too many streams for the processor to see coming.
+void prefetch(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker) {
+    const int64_t begin = first / unpacker.block * unpacker.bytes,
+                  end = begin + count / unpacker.block * unpacker.bytes;
+    for (int64_t row = 0; row < kPanelRows; ++row) {
+        const uint8_t* data = rows.data + row * rows.stride;
+        for (int64_t at = begin; at < end; at += 64) _mm_prefetch(data + at, _MM_HINT_T0);
+    }
+}
+
 void unpack_panel(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker, Panel& panel) {
     panel.sub = unpacker.sub;
     panel.has_min = unpacker.has_min;
@@ -174,14 +184,29 @@ void multiply_columns(const Panel& panel, const Int8Row* columns, int64_t group,
     }
 }
 
-/// As many columns at a time as the 32 registers hold.
+/// At most four columns at a time, which is what the 32 registers hold; 5 are 3 and 2, because one column alone waits
+/// for its own sums.
 void add_panel(const Panel& panel, const Int8Row* columns, int64_t n, int64_t group, int64_t n_groups,
                float (*out)[kPanelRows]) {
-    int64_t c = 0;
-    for (; c + 4 <= n; c += 4) multiply_columns<4>(panel, columns + c, group, n_groups, out + c);
-    if (n - c == 3) multiply_columns<3>(panel, columns + c, group, n_groups, out + c);
-    if (n - c == 2) multiply_columns<2>(panel, columns + c, group, n_groups, out + c);
-    if (n - c == 1) multiply_columns<1>(panel, columns + c, group, n_groups, out + c);
+    for (int64_t blocks = (n + 3) / 4; blocks > 0; --blocks) {
+        const int64_t count = (n + blocks - 1) / blocks;
+        switch (count) {
+            case 4:
+                multiply_columns<4>(panel, columns, group, n_groups, out);
+                break;
+            case 3:
+                multiply_columns<3>(panel, columns, group, n_groups, out);
+                break;
+            case 2:
+                multiply_columns<2>(panel, columns, group, n_groups, out);
+                break;
+            default:
+                multiply_columns<1>(panel, columns, group, n_groups, out);
+        }
+        columns += count;
+        out += count;
+        n -= count;
+    }
 }
 
 }  // namespace
@@ -193,13 +218,19 @@ bool can_multiply_panels(ggml_type type) {
     return able && find_unpacker(type) != nullptr;
 }
 
-void multiply_panel(const PanelRows& rows, const Int8Row* columns, int64_t n, float (*out)[kPanelRows]) {
+void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
+                    float (*out)[kPanelRows]) {
     const Unpacker& unpacker = *find_unpacker(rows.type);
     std::fill_n(out[0], n * kPanelRows, 0.0f);
     Panel panel;
     for (int64_t first = 0; first < rows.k; first += kUnpacked) {
-        const int64_t count = std::min(kUnpacked, rows.k - first);
+        const int64_t count = std::min(kUnpacked, rows.k - first), rest = rows.k - first - count;
         unpack_panel(rows, first, count, unpacker, panel);
+        if (rest > 0) {
+            prefetch(rows, first + count, std::min(kUnpacked, rest), unpacker);
+        } else {
+            prefetch(next, 0, std::min(kUnpacked, next.k), *find_unpacker(next.type));
+        }
         add_panel(panel, columns, n, first / kGroup, count / kGroup, out);
     }
 }

@@ -49,7 +49,8 @@ void multiply(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     Block block(n);
     auto* out = static_cast<float*>(dst->data);
     for (int64_t first = ith * kPanelRows; first < n_rows; first += nth * kPanelRows) {
-        multiply_panel(panel_rows(weight, 0, first), columns.data(), n, block.rows());
+        const int64_t next = std::min(first + nth * kPanelRows, n_rows - kPanelRows);
+        multiply_panel(panel_rows(weight, 0, first), panel_rows(weight, 0, next), columns.data(), n, block.rows());
         for (int64_t i = 0; i < n; ++i) std::copy_n(block.rows()[i], kPanelRows, out + i * n_rows + first);
     }
 }
@@ -88,12 +89,20 @@ int64_t most_pairs(const Assignment& assignment) {
     return most;
 }
 
-/// Calls visit(expert, pairs, count) for every expert with work.
+/// Calls visit(expert, next, pairs, count) for every expert with work; `next` is the one after it, or the last again.
 template <typename Visit>
 void for_each_expert(const Assignment& assignment, Visit visit) {
-    for (size_t e = 0; e + 1 < assignment.first.size(); ++e) {
-        const int64_t first = assignment.first[e], count = assignment.first[e + 1] - first;
-        if (count > 0) visit(static_cast<int64_t>(e), assignment.pairs.data() + first, count);
+    const auto n_experts = static_cast<int64_t>(assignment.first.size()) - 1;
+    const auto first_pair = [&](int64_t expert) { return assignment.first[static_cast<size_t>(expert)]; };
+    const auto with_work = [&](int64_t expert) {
+        while (expert < n_experts && first_pair(expert) == first_pair(expert + 1)) ++expert;
+        return expert;
+    };
+    for (int64_t expert = with_work(0); expert < n_experts;) {
+        const int64_t next = with_work(expert + 1), first = first_pair(expert);
+        visit(expert, next < n_experts ? next : expert, assignment.pairs.data() + first,
+              first_pair(expert + 1) - first);
+        expert = next;
     }
 }
 
@@ -114,14 +123,15 @@ void gate_up_experts(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     Block gate(most), up(most);
     std::vector<Int8Row> columns(static_cast<size_t>(most));
     for (int64_t tile = ith; tile < ffn / kPanelRows; tile += nth) {
-        for_each_expert(assignment, [&](int64_t expert, const int64_t* pairs, int64_t count) {
+        for_each_expert(assignment, [&](int64_t expert, int64_t next, const int64_t* pairs, int64_t count) {
             for (int64_t i = 0; i < count; ++i) {
                 columns[static_cast<size_t>(i)] =
                     int8_row(bytes(rows) + pairs[i] / used * static_cast<int64_t>(rows->nb[1]), k);
             }
             const int64_t first = tile * kPanelRows;
-            multiply_panel(panel_rows(weight, expert, first), columns.data(), count, gate.rows());
-            multiply_panel(panel_rows(weight, expert, ffn + first), columns.data(), count, up.rows());
+            const PanelRows up_rows = panel_rows(weight, expert, ffn + first);
+            multiply_panel(panel_rows(weight, expert, first), up_rows, columns.data(), count, gate.rows());
+            multiply_panel(up_rows, panel_rows(weight, next, first), columns.data(), count, up.rows());
             for (int64_t i = 0; i < count; ++i) {
                 gate_values(gate.rows()[i], up.rows()[i]);
                 uint8_t* row = static_cast<uint8_t*>(dst->data) + pairs[i] * int8_row_bytes(ffn);
@@ -144,10 +154,12 @@ void down_experts(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
     for (int64_t tile = ith; tile < hidden / kPanelRows; tile += nth) {
         float* out = static_cast<float*>(dst->data) + tile * kPanelRows;
         for (int64_t token = 0; token < n; ++token) std::fill_n(out + token * hidden, kPanelRows, 0.0f);
-        for_each_expert(assignment, [&](int64_t expert, const int64_t* pairs, int64_t count) {
+        for_each_expert(assignment, [&](int64_t expert, int64_t next, const int64_t* pairs, int64_t count) {
             for (int64_t i = 0; i < count; ++i)
                 columns[static_cast<size_t>(i)] = int8_row(bytes(gated) + pairs[i] * int8_row_bytes(k), k);
-            multiply_panel(panel_rows(weight, expert, tile * kPanelRows), columns.data(), count, product.rows());
+            const int64_t first = tile * kPanelRows;
+            multiply_panel(panel_rows(weight, expert, first), panel_rows(weight, next, first), columns.data(), count,
+                           product.rows());
             for (int64_t i = 0; i < count; ++i) {
                 float* to = out + pairs[i] / used * hidden;
                 for (int64_t j = 0; j < kPanelRows; ++j) to[j] += share[pairs[i]] * product.rows()[i][j];
