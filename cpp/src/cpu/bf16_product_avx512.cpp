@@ -32,7 +32,9 @@ void multiply(const float* const* p, int64_t depth, const uint32_t* pairs, int64
         __m512bh e[kRegisters];
 #pragma GCC unroll 4
         for (int c = 0; c < kRegisters; ++c) {
-            e[c] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(pairs + k * stride + 16 * c));
+            __m512i words = _mm512_loadu_si512(pairs + k * stride + 16 * c);
+            asm("" : "+v"(words));  // kept in a register, as in panel_avx512.cpp
+            e[c] = reinterpret_cast<__m512bh>(words);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {

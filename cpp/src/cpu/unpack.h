@@ -26,4 +26,7 @@ struct Unpacker {
 /// Null for a type that there is none for.
 const Unpacker* find_unpacker(ggml_type type);
 
+/// n values as floats; n is a multiple of the type's block.
+void unpack_floats(const Unpacker& unpacker, const uint8_t* blocks, int64_t n, float* to);
+
 }  // namespace dgemma

@@ -1,6 +1,7 @@
 // The layouts are those of GGUF files, little-endian; each function begins with a drawing of its block.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "cpu/unpack.h"
@@ -172,6 +173,21 @@ const Unpacker* find_unpacker(ggml_type type) {
             return &kQ6K;
         default:
             return nullptr;
+    }
+}
+
+void unpack_floats(const Unpacker& unpacker, const uint8_t* blocks, int64_t n, float* to) {
+    Unpacked part;
+    for (int64_t first = 0; first < n; first += kUnpacked) {
+        const int64_t count = std::min(kUnpacked, n - first);
+        unpacker.unpack(blocks + first / unpacker.block * unpacker.bytes, part, count);
+        for (int64_t i = 0; i < count; i += 16) {
+            const __m128i q = _mm_load_si128(reinterpret_cast<const __m128i*>(part.q + i));
+            const __m512 values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+            const __m512 scale = _mm512_set1_ps(part.scales[i / unpacker.sub]);
+            const __m512 min = _mm512_set1_ps(unpacker.has_min ? part.scales[8 + i / 32] : 0.0f);
+            _mm512_storeu_ps(to + first + i, _mm512_fmsub_ps(values, scale, min));
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "cpu/bf16_product.h"
+#include "cpu/panel.h"
+#include "cpu/unpack.h"
 #include "denoise/rows.h"
 #include "dgemma/dgemma.h"
 #include "model/devices.h"
@@ -64,17 +66,20 @@ std::vector<uint8_t> find_mass(float* p, int64_t n_rows, int64_t n_vocab, float 
     return mass;
 }
 
+/// n values of a row as F32. `unpacker`: ours, several times as fast as ggml's, where there is one.
+void unpack_row(ggml_type type, const Unpacker* unpacker, const uint8_t* row, int64_t n, float* to) {
+    if (unpacker != nullptr) return unpack_floats(*unpacker, row, n, to);
+    if (type != GGML_TYPE_F32) return ggml_get_type_traits(type)->to_float(row, to, n);
+    std::memcpy(to, row, static_cast<size_t>(n) * sizeof(float));
+}
+
 /// Columns first … first + n of embedding rows `from` … `from` + count, as F32, kColumns floats a row.
 void unpack_panel(const ggml_tensor* embedding, int64_t from, int64_t count, int64_t first, int64_t n, float* panel) {
     const auto* base = static_cast<const uint8_t*>(embedding->data) + ggml_row_size(embedding->type, first);
-    const ggml_to_float_t to_float = ggml_get_type_traits(embedding->type)->to_float;
+    const Unpacker* unpacker = can_multiply_panels(embedding->type) ? find_unpacker(embedding->type) : nullptr;
     for (int64_t row = 0; row < count; ++row) {
         const uint8_t* source = base + static_cast<size_t>(from + row) * embedding->nb[1];
-        if (embedding->type == GGML_TYPE_F32) {
-            std::memcpy(panel + row * kColumns, source, static_cast<size_t>(n) * sizeof(float));
-        } else {
-            to_float(source, panel + row * kColumns, n);
-        }
+        unpack_row(embedding->type, unpacker, source, n, panel + row * kColumns);
     }
 }
 
@@ -94,9 +99,10 @@ void multiply_rows(const Product& product, int64_t index, const std::vector<int6
     const int64_t from = index * kPanel, depth = std::min(kPanel, product.n_vocab - from);
     const auto tile = static_cast<size_t>(product.bf16 ? kBf16Rows : kTileRows);
     if (product.bf16) pack_bf16_pairs(work.panel.data(), depth, kColumns, work.pairs.data());
-    for (size_t first = 0; first < rows.size(); first += tile) {
-        const size_t count = std::min(tile, rows.size() - first);
-        for (int64_t c = 0; c < n; c += kTileColumns) {
+    // Columns outside: a tile's part of the panel stays in the first-level cache for all rows.
+    for (int64_t c = 0; c < n; c += kTileColumns) {
+        for (size_t first = 0; first < rows.size(); first += tile) {
+            const size_t count = std::min(tile, rows.size() - first);
             const float* p[kBf16Rows];
             float* acc[kBf16Rows];
             for (size_t r = 0; r < count; ++r) {
