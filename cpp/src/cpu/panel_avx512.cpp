@@ -1,53 +1,11 @@
 // With AVX-512 and its dot product of unsigned and signed bytes (VNNI): 16 rows in a register, four values of each.
-#include <immintrin.h>
+#include "cpu/panel_avx512.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/panel.h"
-#include "cpu/unpack.h"
-
 namespace dgemma {
 namespace {
-
-constexpr int64_t kHalf = 16;  // rows of a register
-
-/// 32 rows of at most 256 values, unpacked. `sub`: 16 or 32 values share a scale.
-struct alignas(64) Panel {
-    int8_t values[kUnpacked / 4][2][kHalf][4];  // four values of each row
-    int32_t starts[kUnpacked / 16][2][kHalf];   // -128 * (sum of the values): the activations' offset, by sub
-    float scales[kUnpacked / 16][2][kHalf];     // by sub
-    float mins[kUnpacked / kGroup][2][kHalf];   // where the type has them
-    int64_t sub;
-    bool has_min;
-};
-
-/// 16 rows of 16 dwords (64 bytes), `stride` bytes apart, to 16 registers of one dword of every row.
-void transpose(const int8_t* rows, int64_t stride, __m512i out[16]) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(rows + i * stride);
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-    // a[4 q + d]: rows 4 q … 4 q + 3, dwords d, d + 4, d + 8, d + 12 by 128-bit lane.
-    for (int d = 0; d < 4; ++d) {
-        const __m512i low01 = _mm512_shuffle_i32x4(a[d], a[4 + d], 0x88),
-                      low23 = _mm512_shuffle_i32x4(a[8 + d], a[12 + d], 0x88);
-        const __m512i high01 = _mm512_shuffle_i32x4(a[d], a[4 + d], 0xDD),
-                      high23 = _mm512_shuffle_i32x4(a[8 + d], a[12 + d], 0xDD);
-        out[d] = _mm512_shuffle_i32x4(low01, low23, 0x88);
-        out[d + 8] = _mm512_shuffle_i32x4(low01, low23, 0xDD);
-        out[d + 4] = _mm512_shuffle_i32x4(high01, high23, 0x88);
-        out[d + 12] = _mm512_shuffle_i32x4(high01, high23, 0xDD);
-    }
-}
 
 /// Values of 16 unpacked rows to their places.
 void place_values(const Unpacked* rows, int64_t count, int half, Panel& panel) {
@@ -94,10 +52,12 @@ void unpack_panel(const PanelRows& rows, int64_t first, int64_t count, const Unp
     panel.has_min = unpacker.has_min;
     Unpacked unpacked[kHalf];
     for (int half = 0; half < 2; ++half) {
-        for (int64_t row = 0; row < kHalf; ++row) {
-            const uint8_t* data = rows.data + (half * kHalf + row) * rows.stride;
-            unpacker.unpack(data + first / unpacker.block * unpacker.bytes, unpacked[row], count);
+        const uint8_t* blocks = rows.data + half * kHalf * rows.stride + first / unpacker.block * unpacker.bytes;
+        if (rows.type == GGML_TYPE_Q4_K) {
+            place_q4_k(blocks, rows.stride, half, panel);
+            continue;
         }
+        for (int64_t row = 0; row < kHalf; ++row) unpacker.unpack(blocks + row * rows.stride, unpacked[row], count);
         place_values(unpacked, count, half, panel);
         place_starts(count, half, panel);
         place_scales(unpacked, count, half, panel);
