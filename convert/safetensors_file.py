@@ -181,6 +181,18 @@ def read_rows(tensor: StoredTensor) -> Iterator[tuple[int, npt.NDArray[np.uint8]
         raise CheckpointError(f"{tensor.file}: cannot be read: {error.strerror or error}") from None
 
 
+def read_row(tensor: StoredTensor, row: int) -> npt.NDArray[np.uint8]:
+    """One row's bytes. Raises as ``read_rows`` does."""
+    data = np.empty(tensor.row_bytes, dtype=np.uint8)
+    try:
+        with open(tensor.file, "rb", buffering=0) as file:
+            file.seek(tensor.begin + row * tensor.row_bytes)
+            _read_exactly(file, data, tensor)
+    except OSError as error:
+        raise CheckpointError(f"{tensor.file}: cannot be read: {error.strerror or error}") from None
+    return data
+
+
 def _read_exactly(file: BinaryIO, chunk: npt.NDArray[np.uint8], tensor: StoredTensor) -> None:
     view = chunk.data.cast("B")
     while view:

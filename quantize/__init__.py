@@ -3,6 +3,7 @@
     from dgemma.quantize import quantize
     quantize("diffusiongemma-26B-A4B-it", "model-Q4_K_M.gguf", "Q4_K_M")
     quantize("model-bf16.gguf", "model.gguf", "IQ4_XS", overrides=["ffn_down_exps=q5_0"])
+    fit("diffusiongemma-26B-A4B-it", 18 * 10**9).write("model.gguf")
 
 A type's name means what it means to llama-quantize: ``types`` lists the names, ``mixes`` is the table of which tensor
 gets which type. ggml's quantisers make the bytes. Nothing is printed: progress goes to a callback, refusals are
@@ -11,17 +12,22 @@ gets which type. ggml's quantisers make the bytes. Nothing is printed: progress 
 
 from ..convert.plan import Plan, PlannedTensor
 from ..convert.writer import Report
+from .fit import DEFAULT_RESERVE, Fit, fit, fit_model
 from .quantizer import plan, plan_model, quantize, quantize_model
 from .recipes import Recipe
 from .types import FILE_TYPES, FileType
 
 __all__ = [
+    "DEFAULT_RESERVE",
     "FILE_TYPES",
     "FileType",
+    "Fit",
     "Plan",
     "PlannedTensor",
     "Recipe",
     "Report",
+    "fit",
+    "fit_model",
     "plan",
     "plan_model",
     "quantize",

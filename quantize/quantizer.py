@@ -100,7 +100,7 @@ def quantize_model(
     plan = plan_model(model, recipe, choose)
     _check_importance(plan, importance or {})
     if not allow_requantize:
-        _refuse_requantizing(plan)
+        refuse_requantizing(plan)
     from .rows import encode  # the engine, which a plan can do without
 
     return write(model, plan, recipe.type.value, output, encode, importance)
@@ -139,7 +139,8 @@ def _check_importance(plan: Plan, importance: Importance) -> None:
             raise RequestError(f"the importance of {tensor.name} holds values that are negative or no numbers")
 
 
-def _refuse_requantizing(plan: Plan) -> None:
+def refuse_requantizing(plan: Plan) -> None:
+    """RequestError where a tensor that is quantised already would get another type."""
     for tensor in plan.tensors:
         source = tensor.source
         if isinstance(source, StoredTensor) and source.kind not in _FLOATS and source.kind != tensor.kind:

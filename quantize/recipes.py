@@ -55,13 +55,17 @@ class Recipe:
             return False
         return kind in _BLIND_ROUNDING_RUINS or (kind == Kind.Q2_K and self.type.name == "Q2_K_S")
 
-    def _kind(self, weight: Weight, place: Place) -> Kind:
+    def pinned(self, weight: Weight) -> Kind | None:
+        """The type that the network or an override asks for; None: the tensor may have any."""
         if weight.fixed is not None:
             return weight.fixed
-        row, kind = weight.shape[-1], self.type.kind
-        for pattern, override in self.overrides:
-            if pattern.search(weight.name):
-                return fitting(override, row)
+        wishes = (kind for pattern, kind in self.overrides if pattern.search(weight.name))
+        return next((fitting(kind, weight.shape[-1]) for kind in wishes), None)
+
+    def _kind(self, weight: Weight, place: Place) -> Kind:
+        pinned, row, kind = self.pinned(weight), weight.shape[-1], self.type.kind
+        if pinned is not None:
+            return pinned
         if kind in (Kind.F32, Kind.F16, Kind.BF16):
             return kind
         if not self.pure:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from dgemma import quantize as quantizer
 from dgemma.cli import app
-from dgemma.cli.quantize import _bytes
+from dgemma.cli.sizes import byte_count
 
 
 def dgemma(*arguments: object) -> Result:
@@ -85,7 +85,8 @@ def test_an_unknown_type_names_the_nearest() -> None:
 
 
 def test_sizes() -> None:
-    assert [_bytes(text) for text in ("2GB", "500M", "4 GiB", "1.5k", "7")] == [2 * 10**9, 5 * 10**8, 2**32, 1500, 7]
+    sizes = {"2GB": 2 * 10**9, "500M": 5 * 10**8, "4 GiB": 2**32, "1.5k": 1500, "7": 7}
+    assert {text: byte_count(text) for text in sizes} == sizes
 
 
 def test_interrupted_is_exit_code_130(pristine: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .fitting import Context, FitSize, Reserve, check_flags, fit_and_write
 from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
 
 
@@ -14,15 +15,18 @@ def convert(
     src: Annotated[str, typer.Argument(metavar="SRC", help="Checkpoint folder, or hub repository OWNER/NAME.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="GGUF file to write.")] = None,
     type: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--type",
             metavar="TYPE",
             callback=known_type,
             help="f32, f16, bf16, q8_0, or any type that dgemma quantize knows, for the matrices; norms, scales and "
-            "the router stay F32.",
+            "the router stay F32. bf16 if absent.",
         ),
-    ] = "bf16",
+    ] = None,
+    budget: FitSize = None,
+    n_ctx: Context = None,
+    reserve: Reserve = None,
     revision: Revision = None,
     force: Force = False,
     threads: Threads = None,
@@ -36,7 +40,8 @@ def convert(
     SRC holds config.json, tokenizer.json and the safetensors weights. Of a hub repository only those are fetched, with
     the token that the hub's own tools use (HF_TOKEN, or what "hf auth login" stored). The vision tower stays behind.
 
-    With --type Q4_K_M the matrices are quantised on the way, in the same pass; "dgemma quantize" can be told more.
+    With --type Q4_K_M the matrices are quantised on the way, in the same pass; "dgemma quantize" can be told more. With
+    --fit 18GB a type is chosen for every tensor, so that the model runs in that much memory and loses the least.
 
     OUT appears when it is complete, or not at all. Shapes are printed in PyTorch's order: rows, columns.
 
@@ -44,15 +49,29 @@ def convert(
     """
     from .. import convert as converter
 
-    if dry_run:
-        print_plan(converter.plan(src, type, revision=revision), as_json=as_json)
-        return
-    target = out
-    if target is None:
+    check_flags(budget, type, n_ctx, reserve)
+    target, wanted = None if dry_run else out, type or "bf16"
+    if target is None and not dry_run:
         raise typer.BadParameter("name the file to write, or ask for --dry-run", param_hint="-o")
+    if budget is not None:
+        fit_and_write(
+            src,
+            target,
+            budget,
+            n_ctx=n_ctx,
+            reserve=reserve,
+            revision=revision,
+            force=force,
+            threads=threads,
+            as_json=as_json,
+        )
+        return
+    if target is None:
+        print_plan(converter.plan(src, wanted, revision=revision), as_json=as_json)
+        return
     write_and_tell(
         lambda progress: converter.convert(
-            src, target, type, revision=revision, force=force, threads=threads, progress=progress
+            src, target, wanted, revision=revision, force=force, threads=threads, progress=progress
         ),
         as_json=as_json,
     )

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .fitting import Context, FitSize, Reserve, check_flags, fit_and_write
+from .sizes import byte_count
 from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-
-
-def _bytes(text: str) -> int:
-    """2GB, 500M, 4GiB or plain bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
-    count = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
-    if count < 1:
-        raise typer.BadParameter(f"{text!r} is no size: write it like 2GB or 500M")
-    return count
 
 
 def quantize(
@@ -30,7 +20,15 @@ def quantize(
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="GGUF file to write.")],
-    type: Annotated[str, typer.Argument(metavar="TYPE", callback=known_type, help="Q4_K_M, IQ4_XS, …: see below.")],
+    type: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TYPE", callback=known_type, help="Q4_K_M, IQ4_XS, …: see below; or --fit in its place."
+        ),
+    ] = None,
+    budget: FitSize = None,
+    n_ctx: Context = None,
+    reserve: Reserve = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +47,7 @@ def quantize(
         typer.Option(
             "--output-split-size",
             metavar="SIZE",
-            parser=_bytes,
+            parser=byte_count,
             help="Most bytes of tensors in a file (2GB, 500M); OUT-00001-of-00002.gguf and so on.",
         ),
     ] = None,
@@ -57,7 +55,10 @@ def quantize(
     force: Force = False,
     threads: Threads = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be written, from headers only; OUT is not touched.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what would be written, from headers (and with --fit a sample); OUT is not touched."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,13 +69,39 @@ def quantize(
     IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. A mix gives each tensor the type that llama-quantize would; rows that do not
     divide into its blocks get one that fits (for Q4_K, Q5_0).
 
+    With --fit 18GB in place of TYPE a type is chosen for every tensor, by what it costs the tensor on a sample of its
+    rows; what is chosen and why is printed. The file is then as good as that memory allows, by that measure.
+
     OUT appears when it is complete, or not at all. Shapes are printed in PyTorch's order: rows, columns.
 
     Exit codes: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong command line, 130 interrupted.
     """
     from .. import quantize as quantizer
 
+    check_flags(budget, type, n_ctx, reserve)
     patterns = tuple(overrides or ())
+    if budget is not None:
+        if pure:
+            raise typer.BadParameter(
+                "gives every matrix one type, and --fit each its own: leave one out", param_hint="--pure"
+            )
+        fit_and_write(
+            source,
+            None if dry_run else out,
+            budget,
+            n_ctx=n_ctx,
+            reserve=reserve,
+            overrides=patterns,
+            allow_requantize=allow_requantize,
+            split=split,
+            revision=revision,
+            force=force,
+            threads=threads,
+            as_json=as_json,
+        )
+        return
+    if type is None:
+        raise typer.BadParameter("name the type, or give --fit and the memory that there is", param_hint="TYPE")
     if dry_run:
         plan = quantizer.plan(source, type, overrides=patterns, pure=pure, revision=revision)
         print_plan(plan, as_json=as_json)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,9 +29,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the tensors as one J
 PLAIN_TYPES = ("f32", "f16", "bf16", "q8_0")  # those that need no engine
 
 
-def known_type(name: str) -> str:
+def known_type(name: str | None) -> str | None:
     """The callback of an option for a type: an unknown name is a wrong command line, with the nearest names."""
-    if name.lower() not in PLAIN_TYPES:
+    if name is not None and name.lower() not in PLAIN_TYPES:
         from ..quantize.types import file_type
 
         try:
@@ -53,7 +53,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 def write_and_tell(write: Callable[[Progress], Report], *, as_json: bool) -> None:
     """Run ``write`` with a bar, then say on stderr what was made, and with --json also on stdout."""
     began = time.monotonic()
-    with _progress_bar() as progress:
+    with progress_bar("bytes") as progress:
         report = write(progress)
     seconds = time.monotonic() - began
     files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
@@ -93,12 +93,25 @@ def _left_behind(plan: Plan) -> str:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """A bar on stderr with bytes, rate and time left; it appears with the first bytes, after any download's bar."""
+def progress_bar(counted: Literal["bytes", "tensors"]) -> Iterator[Progress]:
+    """A bar on stderr with count, rate and time left; it appears with the first count, after any download's bar."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    counts = (
+        (DownloadColumn(), TransferSpeedColumn())
+        if counted == "bytes"
+        else (TextColumn("measuring tensors"), MofNCompleteColumn())
+    )
+    columns = (BarColumn(), *counts, TimeRemainingColumn())
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=None)

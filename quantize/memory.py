@@ -1,0 +1,48 @@
+"""The memory that a model takes to run, for a file that is not written yet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from gguf import LlamaFileType
+
+from ..convert.keys import header, padding
+from ..convert.model import Model
+from ..convert.plan import Plan
+from ..errors import FileError
+
+DEFAULT_CONTEXT = 8192
+_KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses when it is not told otherwise
+
+
+def memory_beside_weights(model: Model, plan: Plan, n_ctx: int | None) -> tuple[int, dict[str, int]]:
+    """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits
+    (sampler): what the engine itself plans for the file, all on one device.
+
+    The engine needs a file for that. It gets the header, followed by a hole where the weights would be, which takes no
+    space. None of these sizes depends on the weights' types. n_ctx: None for 8192, or what the model has if less.
+    Raises RequestError for a context that the model does not have.
+    """
+    from .._native import core
+
+    head = header(model.keys(LlamaFileType.ALL_F32), plan.tensors)
+    size = len(head) + sum(tensor.bytes + len(padding(tensor.bytes)) for tensor in plan.tensors)
+    with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
+        path = Path(folder) / "planned.gguf"
+        try:
+            with path.open("wb") as file:
+                file.write(head)
+                file.truncate(size)
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written, to plan the memory: {error.strerror or error}") from None
+        longest = core.read_gguf(path).metadata.get("diffusion-gemma.context_length")
+        default = min(DEFAULT_CONTEXT, longest) if isinstance(longest, int) and longest > 0 else DEFAULT_CONTEXT
+        context = default if n_ctx is None else n_ctx
+        devices = core.plan_memory(path, context, _KV_TYPE, _N_BATCH)
+    uses: Counter[str] = Counter()
+    for purposes in devices.values():
+        uses.update(purposes)
+    del uses["weights"]
+    return context, dict(uses)
