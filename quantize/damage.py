@@ -88,10 +88,11 @@ def _errors(weight: Weight, kinds: Sequence[Kind], importance: Floats | None) ->
     found: Errors = {}
     for kind in kinds:
         try:
-            found[kind] = sum(_energy(_restored(x, kind, w) - x, w) for x, w in pieces) / energy
+            copied = kind == source.kind
+            found[kind] = 0.0 if copied else sum(_energy(_restored(x, kind, w) - x, w) for x, w in pieces) / energy
         except ValueLostError:
             continue  # its scales do not reach that far
-    return found | ({source.kind: 0.0} if source.kind in kinds else {})  # copied as it is
+    return found
 
 
 def _pieces(values: Floats, importance: Floats | None) -> Iterator[tuple[Floats, Floats | None]]:
@@ -111,7 +112,7 @@ def _restored(values: Floats, kind: Kind, importance: Floats | None) -> Floats:
 
 
 def _energy(values: Floats, importance: Floats | None) -> float:
-    squares: npt.NDArray[np.float32] = values * values
+    squares: npt.NDArray[np.float64] = np.square(values, dtype=np.float64)
     if importance is not None:
         squares *= importance
-    return float(squares.sum(dtype=np.float64))
+    return float(squares.sum())

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gguf import GGMLQuantizationType as Kind
 
@@ -25,12 +26,14 @@ from ..convert.plan import Plan, planned
 from ..convert.safetensors_file import StoredTensor
 from ..convert.writer import Importance, Output, Progress, Report
 from ..errors import RequestError
-from .damage import Errors, measure
 from .knapsack import Option, choose
 from .memory import memory_beside_weights
 from .quantizer import open_model, plan_model, quantize_model, refuse_requantizing
 from .recipes import Recipe
 from .types import FILE_TYPES, FileType
+
+if TYPE_CHECKING:
+    from .damage import Errors
 
 # What a device keeps for itself: the driver's context, the kernels, and what its matrix products need in between. An
 # allowance, not a measurement.
@@ -42,6 +45,7 @@ DEFAULT_RESERVE = 500_000_000
 _ANY = (Kind.F16, Kind.BF16)
 _WIDE = (Kind.Q8_0, Kind.Q6_K, Kind.Q5_K, Kind.Q4_K, Kind.IQ4_XS, Kind.Q3_K, Kind.IQ3_S, Kind.Q2_K)
 _WIDE_WITH_IMPORTANCE = (Kind.IQ3_XXS, Kind.IQ2_S, Kind.IQ2_XS, Kind.IQ2_XXS, Kind.IQ1_M, Kind.IQ1_S)
+_TRAINED_FOR = (Kind.MXFP4, Kind.NVFP4, Kind.TQ1_0, Kind.TQ2_0)
 _NARROW = (Kind.Q8_0, Kind.Q5_1, Kind.Q5_0, Kind.Q4_1, Kind.IQ4_NL, Kind.Q4_0, Kind.MXFP4)
 
 
@@ -153,6 +157,8 @@ def fit_model(
     progress: Progress | None = None,
 ) -> Fit:
     """``fit`` for an open model."""
+    from .damage import measure  # the engine, which plans of named types can do without
+
     recipe = Recipe.named("F32", overrides, has_importance=importance is not None)
     if not allow_requantize:
         refuse_requantizing(plan_model(model, recipe))
@@ -164,11 +170,13 @@ def fit_model(
     if smallest.bytes > room:
         raise RequestError(_too_little(model, budget, context, smallest.bytes, beside, importance is not None))
     mix = _largest_mix(model, recipe, room, importance or {})
-    for tensor, weight in zip(mix.tensors if mix else (), model.weights, strict=False):
-        offered[weight] = tuple(dict.fromkeys((*offered[weight], tensor.kind)))
+    if mix is not None:
+        for tensor, weight in zip(mix.tensors, model.weights, strict=True):
+            offered[weight] = tuple(dict.fromkeys((*offered[weight], tensor.kind)))
     errors = measure({w: kinds for w, kinds in offered.items() if w.fixed is None}, importance, threads, progress)
 
-    kinds = _choose(offered, errors, _uses(model), room)
+    measured_mix = _measured(model, mix, errors)
+    kinds = _choose(offered, errors, _uses(model), room, mix if measured_mix else None)
     recipe = replace(recipe, type=_named_after(model, kinds))
     plan = plan_model(model, recipe, lambda _: kinds)
     return Fit(
@@ -177,7 +185,7 @@ def fit_model(
         budget=budget,
         n_ctx=context,
         memory={"weights": plan.bytes, **beside},
-        mix=_measured(model, mix, errors),
+        mix=measured_mix,
         _write=lambda output: quantize_model(
             model,
             recipe,
@@ -212,25 +220,29 @@ def _size(weight: Weight) -> Callable[[Kind], int]:
 def _too_little(
     model: Model, budget: int, n_ctx: int, weights: int, beside: Mapping[str, int], has_importance: bool
 ) -> str:
-    running, reserve = sum(beside.values()) - beside["reserve"], beside["reserve"]
+    reserve = beside["reserve"]
+    running = sum(beside.values()) - reserve
     hint = "a smaller context takes less"
     if not has_importance:
         hint += ", and an importance matrix allows smaller types"
-    return (
-        f"{model.name}: no choice of types runs in {_gb(budget)}: the smallest takes "
-        f"{_gb(weights + running + reserve)} ({_gb(weights)} of weights, {_gb(running)} to run with {n_ctx} tokens of "
-        f"context, {_gb(reserve)} in reserve); {hint}"
+    parts = (
+        f"{_enough(weights)} of weights, {_enough(running)} to run with {n_ctx} tokens of context, "
+        f"{_enough(reserve)} in reserve"
     )
+    least = _enough(weights + running + reserve)
+    return f"{model.name}: no choice of types runs in {_enough(budget)}: the smallest takes {least} ({parts}); {hint}"
 
 
-def _gb(count: int) -> str:
+def _enough(count: int) -> str:
     """Rounded up, so that what is named as enough is enough."""
-    return f"{math.ceil(count / 1e7) / 100:.2f} GB"
+    unit, name = (10**9, "GB") if count >= 10**9 else (10**6, "MB")
+    return f"{-(-100 * count // unit) / 100:.2f} {name}"
 
 
 def _largest_mix(model: Model, recipe: Recipe, room: int, importance: Importance) -> Plan | None:
-    """The largest of the named mixes that fits, with the same overrides."""
-    plans = [plan_model(model, replace(recipe, type=type)) for type in FILE_TYPES.values()]
+    """The largest of the named mixes that fits, with the same overrides; those for weights trained for them aside."""
+    types = [type for type in FILE_TYPES.values() if type.kind not in _TRAINED_FOR]
+    plans = [plan_model(model, replace(recipe, type=type)) for type in types]
     possible = [
         plan
         for plan in plans
@@ -266,20 +278,26 @@ def _uses(model: Model) -> dict[str, int]:
 
 
 def _choose(
-    offered: Mapping[Weight, Sequence[Kind]], errors: Mapping[str, Errors], uses: Mapping[str, int], room: int
+    offered: Mapping[Weight, Sequence[Kind]],
+    errors: Mapping[str, Errors],
+    uses: Mapping[str, int],
+    room: int,
+    known: Plan | None,
 ) -> list[Kind]:
-    """A type for each weight, in order: the knapsack over the tensors whose type is free."""
-    options = []
-    for weight, kinds in offered.items():
-        held = errors.get(weight.name, dict.fromkeys(kinds, 0.0))  # one that is fixed has no error to measure
+    """A type for each weight, in order: the knapsack over the tensors. known: a plan that fits, of types offered."""
+    kinds, options = [], []
+    for weight, wanted in offered.items():
+        held = errors.get(weight.name, dict.fromkeys(wanted, 0.0))  # what is fixed has no error to measure
         if not held:
-            raise RequestError(f"{weight.name} has values that {' and '.join(k.name for k in kinds)} cannot hold")
-        options.append([(Option(_size(weight)(kind), uses[weight.name] * error), kind) for kind, error in held.items()])
+            raise RequestError(f"{weight.name} has values that {' and '.join(k.name for k in wanted)} cannot hold")
+        kinds.append(list(held))
+        options.append([Option(_size(weight)(kind), uses[weight.name] * error) for kind, error in held.items()])
+    start = None if known is None else [of.index(t.kind) for of, t in zip(kinds, known.tensors, strict=True)]
     try:
-        picks = choose([[option for option, _ in item] for item in options], room)
+        picks = choose(options, room, start)
     except ValueError:
         raise RequestError("some tensors have values that only large types hold: no choice fits the budget") from None
-    return [item[pick][1] for item, pick in zip(options, picks, strict=True)]
+    return [of[pick] for of, pick in zip(kinds, picks, strict=True)]
 
 
 def _named_after(model: Model, kinds: Sequence[Kind]) -> FileType:

@@ -16,12 +16,13 @@ class Option(NamedTuple):
     harm: float
 
 
-def choose(items: Sequence[Sequence[Option]], room: int) -> list[int]:
+def choose(items: Sequence[Sequence[Option]], room: int, known: Sequence[int] | None = None) -> list[int]:
     """For each item the index of its option: their sizes add up to ``room`` at most, the sum of harms is least.
 
     Dynamic programming over the bytes beyond every item's smallest option: exact where there are fewer than SLOTS of
     them. Where there are more, an option counts up to the next unit, and what that leaves over goes, a step at a time,
-    to whatever it helps most. There must be room for the smallest options.
+    to whatever it helps most. known: a choice that fits; the result is never worse. There must be room for the smallest
+    options.
     """
     smallest = [min(option.size for option in item) for item in items]
     spare = room - sum(smallest)
@@ -30,7 +31,10 @@ def choose(items: Sequence[Sequence[Option]], room: int) -> list[int]:
     unit = max(1, -(-spare // SLOTS))
     costs = [[-((least - option.size) // unit) for option in item] for item, least in zip(items, smallest, strict=True)]
     picks = _walk_back(costs, _decisions(items, costs, spare // unit + 1))
-    return _spend(items, picks, room)
+    found = [_spend(items, picks, room)]
+    if known is not None:  # that one may fill the room to the byte, which rounding up does not see
+        found.append(_spend(items, known, room))
+    return min(found, key=lambda picks: sum(item[pick].harm for item, pick in zip(items, picks, strict=True)))
 
 
 def _decisions(items: Sequence[Sequence[Option]], costs: list[list[int]], slots: int) -> list[npt.NDArray[np.uint8]]:
@@ -55,8 +59,9 @@ def _walk_back(costs: list[list[int]], decisions: list[npt.NDArray[np.uint8]]) -
     return picks[::-1]
 
 
-def _spend(items: Sequence[Sequence[Option]], picks: list[int], room: int) -> list[int]:
+def _spend(items: Sequence[Sequence[Option]], start: Sequence[int], room: int) -> list[int]:
     """Better options for what is left, the one that helps most first."""
+    picks = list(start)
     left = room - sum(item[pick].size for item, pick in zip(items, picks, strict=True))
     while True:
         steps = [

@@ -95,9 +95,9 @@ def fit_and_write(
             progress=progress,
         )
     if out is None:
-        typer.echo(json.dumps(_as_object(fitted)) if as_json else _as_text(fitted))
+        typer.echo(json.dumps(_as_object(fitted)) if as_json else as_text(fitted))
         return
-    typer.echo(_as_text(fitted), err=True)
+    typer.echo(as_text(fitted), err=True)
     write_and_tell(
         lambda progress: fitted.write(out, split_bytes=split, force=force, threads=threads, progress=progress),
         as_json=False,
@@ -123,13 +123,13 @@ def _as_object(fitted: Fit) -> dict[str, Any]:
     }
 
 
-def _as_text(fitted: Fit) -> str:
+def as_text(fitted: Fit) -> str:
     """The memory, a line for each group of tensors and type, the damage, and the nearest mix."""
     uses = ", ".join(f"{_WORDS.get(purpose, purpose)} {size(count)}" for purpose, count in fitted.memory.items())
     lines = [
         f"{size(fitted.budget)} for {fitted.n_ctx:,} tokens of context: {uses}; {size(fitted.left)} left",
         "",
-        f"{'tensors':<28}{'':>4} {'type':<7} {'bits':>6} {'size':>10} {'error':>9} {'of damage':>9}",
+        f"{'tensors':<24}{'':>4} {'type':<7} {'bits':>6} {'size':>10} {'error':>9} {'of damage':>9}",
         *_group_lines(fitted.chosen),
         "",
         f"damage {fitted.damage:.3g}: the tensors' mean error (squared, over the weights' squares), each as often as "
@@ -144,7 +144,7 @@ def _as_text(fitted: Fit) -> str:
 
 def _group_lines(chosen: Sequence[Chosen]) -> list[str]:
     def key(tensor: Chosen) -> tuple[str, float, str]:
-        return tensor.group, -tensor.bytes / tensor.values, tensor.type
+        return tensor.group.removesuffix(".weight"), -tensor.bytes / tensor.values, tensor.type
 
     total = sum(tensor.uses * tensor.error for tensor in chosen)
     lines = []
@@ -154,6 +154,6 @@ def _group_lines(chosen: Sequence[Chosen]) -> list[str]:
         share = sum(tensor.uses * tensor.error for tensor in tensors) / total if total else 0.0
         bytes_ = sum(tensor.bytes for tensor in tensors)
         lines.append(
-            f"{group:<28}{len(tensors):>4} {type:<7} {-8 * bits:>6.2f} {size(bytes_):>10} {error:>9.2g} {share:>9.1%}"
+            f"{group:<24}{len(tensors):>4} {type:<7} {-8 * bits:>6.2f} {size(bytes_):>10} {error:>9.2g} {share:>9.1%}"
         )
     return lines
