@@ -23,7 +23,7 @@ from .rows import Floats, dequantize_rows, encode, quantize_rows
 
 Errors = dict[Kind, float]  # by type; without those that cannot hold the tensor's values
 
-SAMPLED_ROWS = 128  # of each tensor; of one with more matrices (experts), one of each
+SAMPLED_ROWS = 64  # of each tensor; of one with more matrices (experts), one of each
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 

@@ -28,7 +28,7 @@ from ..convert.writer import Importance, Output, Progress, Report
 from ..errors import RequestError
 from .knapsack import Option, choose
 from .memory import memory_beside_weights
-from .quantizer import open_model, plan_model, quantize_model, refuse_requantizing
+from .quantizer import check_importance, open_model, plan_model, quantize_model, refuse_requantizing
 from .recipes import Recipe
 from .types import FILE_TYPES, FileType
 
@@ -164,6 +164,7 @@ def fit_model(
         refuse_requantizing(plan_model(model, recipe))
     offered = {weight: _offered(weight, recipe, importance or {}) for weight in model.weights}
     smallest = plan_model(model, recipe, lambda _: [min(kinds, key=_size(w)) for w, kinds in offered.items()])
+    check_importance(smallest, importance or {})
     context, beside = memory_beside_weights(model, smallest, n_ctx)
     beside["reserve"] = reserve
     room = budget - sum(beside.values())

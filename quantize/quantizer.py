@@ -98,7 +98,7 @@ def quantize_model(
 ) -> Report:
     """Write an open model. choose: types other than the recipe's, which then only names the file's type."""
     plan = plan_model(model, recipe, choose)
-    _check_importance(plan, importance or {})
+    check_importance(plan, importance or {})
     if not allow_requantize:
         refuse_requantizing(plan)
     from .rows import encode  # the engine, which a plan can do without
@@ -119,7 +119,8 @@ def plan_model(model: Model, recipe: Recipe, choose: Choice | None = None) -> Pl
     )
 
 
-def _check_importance(plan: Plan, importance: Importance) -> None:
+def check_importance(plan: Plan, importance: Importance) -> None:
+    """RequestError where a tensor needs importance and has none, or has one that does not fit it."""
     for tensor in plan.tensors:
         given = importance.get(tensor.name)
         if given is None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dgemma import Engine, GenerationConfig, RequestError, Session
+from dgemma import Engine, GenerationConfig, Session
 from oracle.cases import checkpoint_for, load_case
 from oracle.reference import Cache, replay
 from oracle.watched import WatchedReference

@@ -16,7 +16,7 @@ from dgemma import CheckpointError, Engine, RequestError
 from dgemma._native import core
 from dgemma.convert.safetensors_file import read_header
 from dgemma.quantize import Fit, Recipe, fit, fit_model, plan, plan_model
-from dgemma.quantize.damage import measure, sample_places
+from dgemma.quantize.damage import SAMPLED_ROWS, measure, sample_places
 from dgemma.quantize.fit import _uses
 from dgemma.quantize.memory import memory_beside_weights
 from dgemma.quantize.quantizer import open_model
@@ -75,8 +75,8 @@ def test_the_sample_is_spread_over_rows_and_matrices(rows: int, matrices: int) -
     assert places == sorted(set(places))
     assert 0 <= places[0] < places[-1] < rows or rows == 1
     found = np.bincount(np.array(places) // per_matrix, minlength=matrices)
-    assert set(found) == {min(per_matrix, max(1, 128 // matrices))}
-    if len(places) > 100:  # no half of the matrices' rows is favoured, nor their even ones
+    assert set(found) == {min(per_matrix, max(1, SAMPLED_ROWS // matrices))}
+    if len(places) >= SAMPLED_ROWS:  # no half of the matrices' rows is favoured, nor their even ones
         inside = np.array(places) % per_matrix
         assert abs((inside < per_matrix / 2).mean() - 0.5) < 0.1
         assert per_matrix < 10 or abs((inside % 2).mean() - 0.5) < 0.15
@@ -206,6 +206,14 @@ def test_an_importance_matrix_allows_smaller_types_where_it_has_the_tensor(wide:
     assert having <= names
     fitted.write(out)
     assert core.read_gguf(out).metadata["general.architecture"] == "diffusion-gemma"
+
+
+def test_an_importance_that_does_not_fit_is_refused(wide: Path) -> None:
+    importance = {"blk.0.attn_q.weight": np.ones(7, np.float32)}
+    with pytest.raises(RequestError, match=r"the importance of blk\.0\.attn_q\.weight has 7 values of float32"):
+        fit(wide, 10**9, importance=importance)
+    with pytest.raises(RequestError, match=r"attn_v\.weight would be IQ2_XXS, which needs an importance matrix"):
+        fit(wide, 10**9, overrides=["attn_v=iq2_xxs"])
 
 
 # ------------------------------------------------------------------------------------------------ memory
