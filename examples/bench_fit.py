@@ -49,7 +49,7 @@ def released(two_layers: Path, folder: Path) -> Model:
 
 
 def beside_mixes(model: Model) -> None:
-    _, beside = memory_beside_weights(model, plan_model(model, Recipe.named("Q4_0")), None)
+    _, beside = memory_beside_weights(model, None)
     print(f"{'mix':<8} {'bytes':>14} {'damage':>9} {'fitted':>9} {'ratio':>6}  what most of the fitted values are")
     for name in MIXES:
         size = plan_model(model, Recipe.named(name)).bytes

@@ -165,7 +165,7 @@ def fit_model(
     offered = {weight: _offered(weight, recipe, importance or {}) for weight in model.weights}
     smallest = plan_model(model, recipe, lambda _: [min(kinds, key=_size(w)) for w, kinds in offered.items()])
     check_importance(smallest, importance or {})
-    context, beside = memory_beside_weights(model, smallest, n_ctx)
+    context, beside = memory_beside_weights(model, n_ctx)
     beside["reserve"] = reserve
     room = budget - sum(beside.values())
     if smallest.bytes > room:

@@ -10,23 +10,26 @@ from gguf import LlamaFileType
 
 from ..convert.keys import header, padding
 from ..convert.model import Model
-from ..convert.plan import Plan
 from ..errors import FileError
+from .quantizer import plan_model
+from .recipes import Recipe
 
 DEFAULT_CONTEXT = 8192
 _KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses when it is not told otherwise
 
 
-def memory_beside_weights(model: Model, plan: Plan, n_ctx: int | None) -> tuple[int, dict[str, int]]:
+def memory_beside_weights(model: Model, n_ctx: int | None) -> tuple[int, dict[str, int]]:
     """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits
-    (sampler): what the engine itself plans for the file, all on one device.
+    (sampler): what the engine itself plans for a file of the model, all on one device.
 
     The engine needs a file for that. It gets the header, followed by a hole where the weights would be, which takes no
-    space. None of these sizes depends on the weights' types. n_ctx: None for 8192, or what the model has if less.
-    Raises RequestError for a context that the model does not have.
+    space. The file is BF16: for some quantised types the engine has products of its own on the CPU, whose buffers are
+    smaller, but on a card all are ggml's. n_ctx: None for 8192, or what the model has if less. Raises RequestError for
+    a context that the model does not have.
     """
     from .._native import core
 
+    plan = plan_model(model, Recipe.named("BF16"))
     head = header(model.keys(LlamaFileType.ALL_F32), plan.tensors)
     size = len(head) + sum(tensor.bytes + len(padding(tensor.bytes)) for tensor in plan.tensors)
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
