@@ -12,7 +12,7 @@ gets which type. ggml's quantisers make the bytes. Nothing is printed: progress 
 
 from ..convert.plan import Plan, PlannedTensor
 from ..convert.writer import Report
-from .fit import DEFAULT_RESERVE, Fit, fit, fit_model
+from .fitting import DEFAULT_RESERVE, Fit, fit, fit_model
 from .quantizer import plan, plan_model, quantize, quantize_model
 from .recipes import Recipe
 from .types import FILE_TYPES, FileType

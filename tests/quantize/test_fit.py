@@ -17,7 +17,7 @@ from dgemma._native import core
 from dgemma.convert.safetensors_file import read_header
 from dgemma.quantize import Fit, fit, fit_model, plan, quantize
 from dgemma.quantize.damage import SAMPLED_ROWS, measure, sample_places
-from dgemma.quantize.fit import _uses
+from dgemma.quantize.fitting import _uses
 from dgemma.quantize.memory import memory_beside_weights
 from dgemma.quantize.quantizer import open_model
 from dgemma.quantize.rows import quantize_rows
@@ -188,8 +188,12 @@ def test_rows_that_no_block_divides(pristine: Path, out: Path) -> None:
 # ------------------------------------------------------------------------------------------------ importance
 
 
-def test_an_importance_matrix_allows_smaller_types_where_it_has_the_tensor(wide: Path, out: Path) -> None:
-    names = {"blk.0.attn_q.weight"}
+def test_an_importance_matrix_allows_smaller_types_where_it_has_the_tensor(
+    wide: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One of them: ggml takes twenty seconds to make its tables for all.
+    monkeypatch.setattr("dgemma.quantize.fitting._WIDE_WITH_IMPORTANCE", (Kind.IQ2_XXS,))
+    names = {f"blk.{i}.attn_q.weight" for i in range(3)}
     free = {weight.name: weight.shape[-1] for weight in open_model(wide).weights if weight.fixed is None}
     importance = {name: np.ones(free[name], np.float32) for name in names}
     without = smallest(wide)
@@ -198,11 +202,8 @@ def test_an_importance_matrix_allows_smaller_types_where_it_has_the_tensor(wide:
     assert "importance" not in str(refusal.value)
     least = smallest_of(str(refusal.value))
     assert least < without
-    fitted = fit(wide, (least + without) // 2, n_ctx=CONTEXT, reserve=0, importance=importance)
-    tiny = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"}
-    having = {tensor.name for tensor in fitted.chosen if tensor.type in tiny}
-    assert having
-    assert having <= names
+    fitted = fit(wide, least, n_ctx=CONTEXT, reserve=0, importance=importance)
+    assert {tensor.name for tensor in fitted.chosen if tensor.type == "IQ2_XXS"} == names
     fitted.write(out)
     assert core.read_gguf(out).metadata["general.architecture"] == "diffusion-gemma"
 

@@ -16,7 +16,7 @@ from .written import progress_bar, size, write_and_tell
 
 if TYPE_CHECKING:
     from ..quantize import Fit
-    from ..quantize.fit import Chosen
+    from ..quantize.fitting import Chosen
 
 FitSize = Annotated[
     int | None,
