@@ -26,6 +26,7 @@ from ..convert.plan import Plan, planned
 from ..convert.safetensors_file import StoredTensor
 from ..convert.writer import Importance, Output, Progress, Report
 from ..errors import RequestError
+from .imatrix import Imatrix, importance_for, noting
 from .knapsack import Option, choose
 from .memory import memory_beside_weights
 from .quantizer import check_importance, open_model, plan_model, quantize_model, refuse_requantizing
@@ -116,6 +117,7 @@ def fit(
     reserve: int = DEFAULT_RESERVE,
     overrides: Sequence[str] = (),
     importance: Importance | None = None,
+    imatrix: Imatrix | None = None,
     allow_requantize: bool = False,
     revision: str | None = None,
     threads: int | None = None,
@@ -125,14 +127,18 @@ def fit(
 
     Counted are the weights, each once, the key/value cache for ``n_ctx`` tokens (8192, or the model's own where it has
     fewer), the buffers of a pass, the logits, and ``reserve`` bytes for the device's driver (0 for main memory). src,
-    overrides, importance, allow_requantize, revision, threads: as for ``quantize``; an override is left as it is.
+    overrides, importance, imatrix, allow_requantize, revision, threads: as for ``quantize``; an override stays as it is.
     progress: tensors measured, tensors in all, the name of the one at hand.
 
     The same source and budget give the same types. Raises RequestError, naming the smallest budget, where nothing fits;
     and what ``quantize`` raises.
     """
+    model = open_model(src, revision)
+    if imatrix is not None:
+        importance = importance_for(imatrix, model.weights)
+        model = noting(model, imatrix)
     return fit_model(
-        open_model(src, revision),
+        model,
         budget,
         n_ctx=n_ctx,
         reserve=reserve,

@@ -20,6 +20,7 @@ from ..errors import ModelFileError
 from ..metadata import Metadata
 
 _LEFT_BEHIND = ("split.no", "split.count", "split.tensors.count", "general.alignment")
+_OF_THE_QUANTISER = "quantize.imatrix."
 
 
 def gguf_model(path: str | os.PathLike[str]) -> Model:
@@ -78,7 +79,7 @@ def _keys(file: Path, places: Sequence[tuple[str, int, int]], file_type: LlamaFi
     parts: list[bytes] = []
     with file.open("rb") as opened:
         for name, begin, end in places:
-            if name in _LEFT_BEHIND or name in ours:
+            if name in _LEFT_BEHIND or name in ours or name.startswith(_OF_THE_QUANTISER):
                 continue
             opened.seek(begin)
             parts.append(opened.read(end - begin))

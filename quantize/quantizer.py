@@ -15,6 +15,7 @@ from ..convert.plan import Plan, make_plan, planned
 from ..convert.safetensors_file import StoredTensor
 from ..convert.writer import Importance, Output, Progress, Report, write
 from ..errors import RequestError
+from .imatrix import Imatrix, importance_for, noting
 from .recipes import Recipe
 
 _FLOATS = (Kind.F32, Kind.F16, Kind.BF16)
@@ -30,6 +31,7 @@ def quantize(
     overrides: Sequence[str] = (),
     pure: bool = False,
     importance: Importance | None = None,
+    imatrix: Imatrix | None = None,
     allow_requantize: bool = False,
     split_bytes: int | None = None,
     revision: str | None = None,
@@ -45,19 +47,23 @@ def quantize(
 
     overrides: "PATTERN=TYPE", a regular expression searched for in tensor names and ggml's name of a type; the first
     that matches a tensor decides. pure: no mix, every matrix in the one type. importance: by tensor, how much an error
-    in each column matters. allow_requantize: take matrices that are quantised already, and lose more. split_bytes: the
-    most bytes of tensors in a file; more become model-00001-of-00002.gguf and so on. threads: how many cores; all, if
-    absent. progress: called with bytes written, bytes in all, and the tensor's name after each piece.
+    in each column matters; or imatrix: the same from a file (``read_imatrix``), which the output's metadata will name;
+    tensors that it lacks are quantised without. allow_requantize: take matrices that are quantised already, and lose
+    more. split_bytes: the most bytes of tensors in a file; more become model-00001-of-00002.gguf and so on. threads:
+    how many cores; all, if absent. progress: called with bytes written, bytes in all, and the tensor's name after each
+    piece.
 
     The same source gives the same bytes on any number of threads. Raises CheckpointError or ModelFileError for a source
     that is damaged or of another model, RequestError for what cannot be done, FileError for an output that cannot be
     written; ``dst`` is then as it was before.
     """
-    recipe = Recipe.named(type, overrides, pure=pure, has_importance=importance is not None)
+    recipe = Recipe.named(type, overrides, pure=pure, has_importance=importance is not None or imatrix is not None)
     output = Output(Path(dst), force, split_bytes, threads, progress)
-    return quantize_model(
-        open_model(src, revision), recipe, output, importance=importance, allow_requantize=allow_requantize
-    )
+    model = open_model(src, revision)
+    if imatrix is not None:
+        importance = importance_for(imatrix, model.weights)
+        model = noting(model, imatrix)
+    return quantize_model(model, recipe, output, importance=importance, allow_requantize=allow_requantize)
 
 
 def plan(
@@ -67,11 +73,15 @@ def plan(
     overrides: Sequence[str] = (),
     pure: bool = False,
     has_importance: bool = False,
+    imatrix: Imatrix | None = None,
     revision: str | None = None,
 ) -> Plan:
     """What ``quantize`` would write, from headers only; of a hub repository the weights are not fetched."""
-    recipe = Recipe.named(type, overrides, pure=pure, has_importance=has_importance)
-    return plan_model(open_model(src, revision, weights=False), recipe)
+    recipe = Recipe.named(type, overrides, pure=pure, has_importance=has_importance or imatrix is not None)
+    model = open_model(src, revision, weights=False)
+    if imatrix is not None:
+        importance_for(imatrix, model.weights)  # refuses one of another model
+    return plan_model(model, recipe)
 
 
 def open_model(src: str | os.PathLike[str], revision: str | None = None, *, weights: bool = True) -> Model:

@@ -85,10 +85,11 @@ def _root(
 
 
 # The modules of the sub-commands come after what they might use.
-from . import bench, compare, convert, inspect, quantize, refused, run  # noqa: E402
+from . import bench, compare, convert, imatrix, inspect, quantize, refused, run  # noqa: E402
 
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
+app.command("imatrix")(imatrix.imatrix)
 app.command("run", cls=refused.RunCommand)(run.run)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)

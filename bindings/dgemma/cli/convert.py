@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .fitting import Context, FitSize, Reserve, check_flags, fit_and_write
-from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
+from .written import (
+    AsJson,
+    Force,
+    ImatrixFile,
+    Revision,
+    Threads,
+    known_type,
+    print_plan,
+    read_importance,
+    write_and_tell,
+)
 
 
 def convert(
@@ -27,6 +38,7 @@ def convert(
     budget: FitSize = None,
     n_ctx: Context = None,
     reserve: Reserve = None,
+    imatrix: ImatrixFile = None,
     revision: Revision = None,
     force: Force = False,
     threads: Threads = None,
@@ -48,9 +60,10 @@ def convert(
     Exit codes: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong command line, 130 interrupted.
     """
     from .. import convert as converter
+    from .. import quantize as quantizer
 
     check_flags(budget, type, n_ctx, reserve)
-    target, wanted = None if dry_run else out, type or "bf16"
+    target, wanted, matrix = None if dry_run else out, type or "bf16", read_importance(imatrix)
     if target is None and not dry_run:
         raise typer.BadParameter("name the file to write, or ask for --dry-run", param_hint="-o")
     if budget is not None:
@@ -60,18 +73,24 @@ def convert(
             budget,
             n_ctx=n_ctx,
             reserve=reserve,
+            imatrix=matrix,
             revision=revision,
             force=force,
             threads=threads,
             as_json=as_json,
         )
         return
+    # What quantises with importance is the quantizer; without, the plain types need no engine.
     if target is None:
-        print_plan(converter.plan(src, wanted, revision=revision), as_json=as_json)
+        if matrix is None:
+            plan = converter.plan(src, wanted, revision=revision)
+        else:
+            plan = quantizer.plan(src, wanted, imatrix=matrix, revision=revision)
+        print_plan(plan, as_json=as_json, imatrix=matrix)
         return
-    write_and_tell(
-        lambda progress: converter.convert(
-            src, target, wanted, revision=revision, force=force, threads=threads, progress=progress
-        ),
-        as_json=as_json,
-    )
+    options: dict[str, Any] = {"revision": revision, "force": force, "threads": threads}
+    if matrix is None:
+        write = partial(converter.convert, src, target, wanted, **options)
+    else:
+        write = partial(quantizer.quantize, src, target, wanted, imatrix=matrix, **options)
+    write_and_tell(lambda progress: write(progress=progress), as_json=as_json, imatrix=matrix)

@@ -15,7 +15,7 @@ from .sizes import memory_size
 from .written import progress_bar, size, write_and_tell
 
 if TYPE_CHECKING:
-    from ..quantize import Fit
+    from ..quantize import Fit, Imatrix
     from ..quantize.fitting import Chosen
 
 FitSize = Annotated[
@@ -69,6 +69,7 @@ def fit_and_write(
     n_ctx: int | None,
     reserve: int | None,
     overrides: Sequence[str] = (),
+    imatrix: Imatrix | None = None,
     allow_requantize: bool = False,
     split: int | None = None,
     revision: str | None,
@@ -89,6 +90,7 @@ def fit_and_write(
             n_ctx=n_ctx,
             reserve=quantizer.DEFAULT_RESERVE if reserve is None else reserve,
             overrides=overrides,
+            imatrix=imatrix,
             allow_requantize=allow_requantize,
             revision=revision,
             threads=threads,
@@ -101,6 +103,7 @@ def fit_and_write(
     write_and_tell(
         lambda progress: fitted.write(out, split_bytes=split, force=force, threads=threads, progress=progress),
         as_json=False,
+        imatrix=imatrix,
     )
     if as_json:
         typer.echo(json.dumps(_as_object(fitted)))

@@ -15,7 +15,7 @@ def read_prompt(prompt: str | None, file: Path | None, chat: bool) -> str | None
 
     A chat reads its turns from the pipe and may begin without a prompt: None.
     """
-    parts = [prompt, None if file is None else _file_text(file), None if chat else _piped_text()]
+    parts = [prompt, None if file is None else file_text(file), None if chat else _piped_text()]
     given = [part for part in parts if part is not None]
     if not given and not chat:
         raise typer.BadParameter("give a prompt with -p or -f, or pipe one in")
@@ -25,7 +25,7 @@ def read_prompt(prompt: str | None, file: Path | None, chat: bool) -> str | None
     return text or None
 
 
-def _file_text(path: Path) -> str:
+def file_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,17 @@ import typer
 
 from .fitting import Context, FitSize, Reserve, check_flags, fit_and_write
 from .sizes import byte_count
-from .written import AsJson, Force, Revision, Threads, known_type, print_plan, write_and_tell
+from .written import (
+    AsJson,
+    Force,
+    ImatrixFile,
+    Revision,
+    Threads,
+    known_type,
+    print_plan,
+    read_importance,
+    write_and_tell,
+)
 
 
 def quantize(
@@ -51,6 +61,7 @@ def quantize(
             help="Most bytes of tensors in a file (2GB, 500M); OUT-00001-of-00002.gguf and so on.",
         ),
     ] = None,
+    imatrix: ImatrixFile = None,
     revision: Revision = None,
     force: Force = False,
     threads: Threads = None,
@@ -65,9 +76,9 @@ def quantize(
     """Quantise a DiffusionGemma checkpoint or GGUF file, in one pass.
 
     Types, from large to small: F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS
-    MXFP4 NVFP4 Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S IQ3_XS Q2_K TQ2_0 TQ1_0. With an importance matrix also IQ3_XXS Q2_K_S
-    IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. A mix gives each tensor the type that llama-quantize would; rows that do not
-    divide into its blocks get one that fits (for Q4_K, Q5_0).
+    MXFP4 NVFP4 Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S IQ3_XS Q2_K TQ2_0 TQ1_0. With an importance matrix (made by dgemma
+    imatrix, given by --imatrix) also IQ3_XXS Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S. A mix gives each tensor the
+    type that llama-quantize would; rows that do not divide into its blocks get one that fits (for Q4_K, Q5_0).
 
     With --fit 18GB in place of TYPE a type is chosen for every tensor, by what it costs the tensor on a sample of its
     rows; what is chosen and why is printed. The file is then as good as that memory allows, by that measure.
@@ -79,7 +90,7 @@ def quantize(
     from .. import quantize as quantizer
 
     check_flags(budget, type, n_ctx, reserve)
-    patterns = tuple(overrides or ())
+    patterns, matrix = tuple(overrides or ()), read_importance(imatrix)
     if budget is not None:
         if pure:
             raise typer.BadParameter(
@@ -92,6 +103,7 @@ def quantize(
             n_ctx=n_ctx,
             reserve=reserve,
             overrides=patterns,
+            imatrix=matrix,
             allow_requantize=allow_requantize,
             split=split,
             revision=revision,
@@ -103,8 +115,8 @@ def quantize(
     if type is None:
         raise typer.BadParameter("name the type, or give --fit and the memory that there is", param_hint="TYPE")
     if dry_run:
-        plan = quantizer.plan(source, type, overrides=patterns, pure=pure, revision=revision)
-        print_plan(plan, as_json=as_json)
+        plan = quantizer.plan(source, type, overrides=patterns, pure=pure, imatrix=matrix, revision=revision)
+        print_plan(plan, as_json=as_json, imatrix=matrix)
         return
     write_and_tell(
         lambda progress: quantizer.quantize(
@@ -113,6 +125,7 @@ def quantize(
             type,
             overrides=patterns,
             pure=pure,
+            imatrix=matrix,
             allow_requantize=allow_requantize,
             split_bytes=split,
             revision=revision,
@@ -121,4 +134,5 @@ def quantize(
             progress=progress,
         ),
         as_json=as_json,
+        imatrix=matrix,
     )

@@ -62,7 +62,7 @@ def run(
         "confidence_threshold": confidence,
     }
     settings = Settings(
-        model=_model_path(model, hub_model),
+        model=model_path(model, hub_model),
         n_ctx=context,
         n_gpu_layers=gpu_layers,
         n_threads=threads,
@@ -81,7 +81,7 @@ def run(
     raise typer.Exit(_answer(text, settings, chat))
 
 
-def _model_path(model: str | None, hub_model: str | None) -> str:
+def model_path(model: str | None, hub_model: str | None) -> str:
     """The file that -m names, or that -hf finds on the hub."""
     if (model is None) == (hub_model is None):
         raise typer.BadParameter("name the model with -m FILE, or with -hf REPO[:QUANT]; one of them")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +15,7 @@ from ..errors import RequestError
 
 if TYPE_CHECKING:
     from ..convert import Plan, Report
+    from ..quantize import Imatrix
 
     Progress = Callable[[int, int, str], None]
 
@@ -24,8 +26,14 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists
 Threads = Annotated[
     int | None, typer.Option("-t", "--threads", metavar="N", min=1, help="CPU threads; one a core if absent.")
 ]
+ImatrixFile = Annotated[
+    Path | None,
+    typer.Option("--imatrix", metavar="FILE", help="An importance matrix (dgemma imatrix, or llama.cpp's): lose less."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the tensors as one JSON object on stdout.")]
 
+_FLOATS = ("F32", "F16", "BF16")
+_FEW = 4  # names that a line has room for
 PLAIN_TYPES = ("f32", "f16", "bf16", "q8_0")  # those that need no engine
 
 
@@ -41,16 +49,28 @@ def known_type(name: str | None) -> str | None:
     return name
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
+def read_importance(file: Path | None) -> Imatrix | None:
+    """What --imatrix names."""
+    if file is None:
+        return None
+    from ..quantize import read_imatrix
+
+    return read_imatrix(file)
+
+
+def print_plan(plan: Plan, *, as_json: bool, imatrix: Imatrix | None = None) -> None:
     """The answer of a dry run, on stdout."""
     typer.echo(json.dumps(_as_object(plan)) if as_json else _as_table(plan))
-    needing = [tensor for tensor in plan.tensors if tensor.needs_importance]
+    needing = [tensor.name for tensor in plan.tensors if tensor.needs_importance]
+    if imatrix is not None:
+        needing = imatrix.lacks(needing)
+        _tell_importance(plan, imatrix)
     if needing:
         tensors = "tensor" if len(needing) == 1 else "tensors"
-        typer.echo(f"{len(needing)} {tensors} can be made with an importance matrix only ({needing[0].name})", err=True)
+        typer.echo(f"{len(needing)} {tensors} can be made with an importance matrix only ({needing[0]})", err=True)
 
 
-def write_and_tell(write: Callable[[Progress], Report], *, as_json: bool) -> None:
+def write_and_tell(write: Callable[[Progress], Report], *, as_json: bool, imatrix: Imatrix | None = None) -> None:
     """Run ``write`` with a bar, then say on stderr what was made, and with --json also on stdout."""
     began = time.monotonic()
     with progress_bar("bytes") as progress:
@@ -58,8 +78,31 @@ def write_and_tell(write: Callable[[Progress], Report], *, as_json: bool) -> Non
     seconds = time.monotonic() - began
     files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
     typer.echo(f"{report.path}: {size(report.bytes)}{files} in {seconds:.0f} s{_left_behind(report.plan)}", err=True)
+    if imatrix is not None:
+        _tell_importance(report.plan, imatrix)
     if as_json:
         typer.echo(json.dumps(_as_object(report.plan)))
+
+
+def _tell_importance(plan: Plan, imatrix: Imatrix) -> None:
+    """Which tensors are quantised without importance although there is a matrix, on stderr."""
+    lacking = imatrix.lacks(tensor.name for tensor in plan.tensors if tensor.type not in _FLOATS)
+    if lacking:
+        more = f" and {len(lacking) - _FEW} more" if len(lacking) > _FEW else ""
+        typer.echo(
+            f"{imatrix.source} has no values for {', '.join(lacking[:_FEW])}{more}: without importance", err=True
+        )
+    if imatrix.unseen():
+        typer.echo(f"{imatrix.source}: {unseen_experts(imatrix)}", err=True)
+
+
+def unseen_experts(imatrix: Imatrix) -> str:
+    """How many experts saw no row, and which, as far as a line has room."""
+    unseen = imatrix.unseen()
+    some = [f"{name}: {' '.join(map(str, experts[:_FEW]))}" for name, experts in list(unseen.items())[:_FEW]]
+    more = ", …" if len(unseen) > _FEW or any(len(experts) > _FEW for experts in unseen.values()) else ""
+    count = sum(map(len, unseen.values()))
+    return f"{count} experts saw no row and count as the mean of the others ({', '.join(some)}{more})"
 
 
 def size(count: int) -> str:
