@@ -42,9 +42,9 @@ class Inputs:
         """The mean square by column [matrices, columns]; the module says how experts with few rows get theirs."""
         rows = self.rows[:, None]
         if len(rows) == 1:
-            return (self.squares / rows).astype(np.float32)
+            return np.asarray(self.squares / rows, np.float32)
         overall = self.squares.sum(axis=0) / rows.sum()
-        return ((self.squares + PRIOR_ROWS * overall) / (rows + PRIOR_ROWS)).astype(np.float32)
+        return np.asarray((self.squares + PRIOR_ROWS * overall) / (rows + PRIOR_ROWS), np.float32)
 
     def unseen(self) -> list[int]:
         """The matrices without a single row."""
