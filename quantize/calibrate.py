@@ -163,7 +163,8 @@ def collect(
     """Answer prompt after prompt, and yield what is collected after each, with ``begun`` in it.
 
     engine: made with ``exact=True``. begun: empty, or of an earlier run over the first ``begun.chunk_count`` of these
-    prompts, which are not answered again. Raises RequestError where activations are no numbers.
+    prompts, which are not answered again. Raises RequestError where activations are beyond what a
+    file holds.
     """
     done = begun
     session = engine.session()
@@ -183,8 +184,8 @@ def _with(done: Imatrix, session: Session, model: str) -> Imatrix:
     """One piece more."""
     entries = dict(done.entries)
     for name, (squares, rows) in session.take_inputs().items():
-        if not np.isfinite(squares).all():
-            raise RequestError(f"{model}: the inputs of {name} are no numbers: the model file is damaged")
+        if not (squares <= np.finfo(np.float32).max).all():
+            raise RequestError(f"{model}: the inputs of {name} are too large: the model file is damaged")
         new = Inputs(squares, rows.astype(np.float64))
         entries[name] = entries[name] + new if name in entries else new
     return replace(done, entries=entries, chunk_count=done.chunk_count + 1)

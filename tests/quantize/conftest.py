@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calibration import TEXT
 
 from dgemma.convert import convert
-from dgemma.quantize import quantize
+from dgemma.quantize import Imatrix, quantize, read_imatrix
+from dgemma.quantize.calibrate import Calibration, make_imatrix
 from oracle.cases import checkpoint_for, load_case
 from random_checkpoint import CheckpointConfig, write_checkpoint
 
@@ -42,6 +44,21 @@ def quantised_gguf(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("quantised") / "quantised.gguf"
     quantize(pristine, path, "Q4_0")
     return path
+
+
+@pytest.fixture(scope="session")
+def wide_float(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wide-float") / "wide.gguf"
+    convert(wide, path, "f32")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wide_imatrix(wide_float: Path, tmp_path_factory: pytest.TempPathFactory) -> Imatrix:
+    """Of two pieces of text and their answers."""
+    path = tmp_path_factory.mktemp("imatrix") / "imatrix.gguf"
+    make_imatrix(wide_float, TEXT, path, Calibration(64, 20), dataset="text.txt", chunks=2)
+    return read_imatrix(path)
 
 
 @pytest.fixture

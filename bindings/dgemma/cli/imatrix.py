@@ -88,20 +88,21 @@ def imatrix(
         raise typer.BadParameter("--resume goes on with one run, and --in-file merges several; one of them")
     from ..quantize import read_imatrix
 
+    if text is None and not in_files:
+        raise typer.BadParameter("give a text with -f, or files to merge with --in-file")
     others = [read_imatrix(file) for file in in_files or []]
     if text is None:
-        if not others:
-            raise typer.BadParameter("give a text with -f, or files to merge with --in-file")
         _tell(_merged(others, out, force), out, as_json)
         return
     from ..quantize.calibrate import Calibration, make_imatrix
     from .prompt import file_text
     from .run import model_path
 
+    path = model_path(model, hub_model)
     with _progress_bar() as watch:
         try:
             found = make_imatrix(
-                model_path(model, hub_model),
+                path,
                 file_text(text),
                 out,
                 Calibration(chunk_size, n_predict, raw, parse_special, first, seed),
@@ -116,7 +117,7 @@ def imatrix(
                 watch=watch,
             )
         except KeyboardInterrupt:
-            kept = f"{out} has the pieces that are done; --resume goes on" if out.exists() else "nothing was done yet"
+            kept = f"{out} has the pieces that are done; --resume goes on" if out.exists() else "no piece was done yet"
             typer.echo(f"dgemma: interrupted; {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
     _tell(found, out, as_json)
