@@ -42,7 +42,7 @@ def test_collects_resumes_and_merges(float_gguf: Path, text: Path, target: Path,
     result = collect(float_gguf, text, target, "--chunks", 1)
     tensors = len(read_imatrix(target).entries)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"{target}: {tensors} tensors from 1 pieces\n"
+    assert result.stderr == f"{target}: {tensors} tensors from 1 piece\n"
     result = collect(float_gguf, text, target, "--chunks", 2)
     assert result.exit_code == 1
     assert "exists already" in result.stderr
@@ -84,7 +84,7 @@ def test_what_a_matrix_does_not_know_is_said(wide_float: Path, wide_imatrix: Ima
     assert result.exit_code == 0
     assert result.stderr.splitlines()[1:] == [
         f"{target} has no values for token_embd.weight, blk.0.attn_q.weight: without importance",
-        f"{target}: 1 experts saw no row and count as the mean of the others (blk.1.ffn_down_exps.weight: 2)",
+        f"{target}: 1 expert saw no row and counts as the mean of the others (blk.1.ffn_down_exps.weight: 2)",
     ]
 
 

@@ -98,7 +98,7 @@ def imatrix(
     from .prompt import file_text
     from .run import model_path
 
-    path = model_path(model, hub_model)
+    path, before = model_path(model, hub_model), _written(out)
     with _progress_bar() as watch:
         try:
             found = make_imatrix(
@@ -117,10 +117,16 @@ def imatrix(
                 watch=watch,
             )
         except KeyboardInterrupt:
-            kept = f"{out} has the pieces that are done; --resume goes on" if out.exists() else "no piece was done yet"
+            has_pieces = _written(out) != before or (resume and out.exists())
+            kept = f"{out} has the pieces that are done; --resume goes on" if has_pieces else "no piece was done yet"
             typer.echo(f"dgemma: interrupted; {kept}", err=True)
             raise typer.Exit(INTERRUPTED) from None
     _tell(found, out, as_json)
+
+
+def _written(file: Path) -> int | None:
+    """When a file was written last; None: never."""
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _merged(parts: list[Imatrix], out: Path, force: bool) -> Imatrix:
@@ -135,7 +141,8 @@ def _merged(parts: list[Imatrix], out: Path, force: bool) -> Imatrix:
 
 def _tell(found: Imatrix, out: Path, as_json: bool) -> None:
     unseen = f"; {unseen_experts(found)}" if found.unseen() else ""
-    typer.echo(f"{out}: {len(found.entries)} tensors from {found.chunk_count} pieces{unseen}", err=True)
+    pieces = "piece" if found.chunk_count == 1 else "pieces"
+    typer.echo(f"{out}: {len(found.entries)} tensors from {found.chunk_count} {pieces}{unseen}", err=True)
     if as_json:
         tensors = [
             {

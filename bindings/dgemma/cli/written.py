@@ -102,7 +102,8 @@ def unseen_experts(imatrix: Imatrix) -> str:
     some = [f"{name}: {' '.join(map(str, experts[:_FEW]))}" for name, experts in list(unseen.items())[:_FEW]]
     more = ", …" if len(unseen) > _FEW or any(len(experts) > _FEW for experts in unseen.values()) else ""
     count = sum(map(len, unseen.values()))
-    return f"{count} experts saw no row and count as the mean of the others ({', '.join(some)}{more})"
+    subject = "1 expert saw no row and counts" if count == 1 else f"{count} experts saw no row and count"
+    return f"{subject} as the mean of the others ({', '.join(some)}{more})"
 
 
 def size(count: int) -> str:
