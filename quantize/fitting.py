@@ -127,7 +127,7 @@ def fit(
 
     Counted are the weights, each once, the key/value cache for ``n_ctx`` tokens (8192, or the model's own where it has
     fewer), the buffers of a pass, the logits, and ``reserve`` bytes for the device's driver (0 for main memory). src,
-    overrides, importance, imatrix, allow_requantize, revision, threads: as for ``quantize``; an override stays as it is.
+    overrides, importance, imatrix, allow_requantize, revision, threads: as for ``quantize``; an override is left alone.
     progress: tensors measured, tensors in all, the name of the one at hand.
 
     The same source and budget give the same types. Raises RequestError, naming the smallest budget, where nothing fits;
