@@ -9,7 +9,7 @@ SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.p
 CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format bench bench-quantize clean
+.PHONY: help setup demo test test-reference lint format bench bench-growth bench-quantize clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -65,6 +65,9 @@ format: $(VENV)/installed ## Format all sources
 
 bench: $(DEMO)/demo.gguf ## Time load, encode and denoising steps; the last line is JSON
 	$(BIN)/dgemma bench -m $<
+
+bench-growth: $(VENV)/installed ## Measure and draw how the cost of a step and of encoding grows (build/growth.png)
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/bench_growth.py
 
 REAL ?= build/real-widths
 # Order only: a folder that is there already is never made again.

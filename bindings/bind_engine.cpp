@@ -162,6 +162,8 @@ void init_engine(nb::module_& m) {
             "load",
             [](dgemma::Session& session, const std::filesystem::path& path) { return session.load(path.string()); },
             "path"_a, Release())
+        .def("time_parts", &dgemma::Session::time_parts, Release())
+        .def("take_parts", &dgemma::Session::take_parts, Release())
         .def("collect_inputs", &dgemma::Session::collect_inputs, Release())
         .def("take_inputs", &take_inputs,
              nb::sig("def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]"));

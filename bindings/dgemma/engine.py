@@ -101,6 +101,16 @@ class Session:
         """
         return self._native.take_inputs()
 
+    def time_parts(self) -> None:
+        """From here on, every pass and step of this session adds to what ``take_parts`` gives; it costs a few percent.
+        Ends ``collect_inputs``."""
+        self._native.time_parts()
+
+    def take_parts(self) -> dict[str, float]:
+        """Seconds since ``time_parts`` or the last call, by part: embedding, self_conditioning, attention, router,
+        experts, dense_ffn, head, sampler (which only ``generate`` runs)."""
+        return self._native.take_parts()
+
     def generate(
         self,
         tokens: Sequence[int] = (),

@@ -1,28 +1,42 @@
-"""``dgemma bench``: how long loading, encoding and a denoising step take; the last line of stdout is JSON."""
+"""``dgemma bench``: measure, show, compare; the last line of stdout is JSON."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from ..errors import RequestError
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..bench import Change
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        lengths = ()
+    if not lengths or min(lengths) < 1:
+        raise typer.BadParameter(f"{text!r} is no list of lengths: write it like 256,1024")
+    return lengths
 
 
 def bench(
     model: Annotated[str, typer.Option("-m", "--model", metavar="FILE", help="The GGUF file.")],
     prompt_tokens: Annotated[
-        int, typer.Option("-p", "--prompt-tokens", min=1, metavar="N", help="Encode a random prompt of N tokens.")
-    ] = 256,
+        str,
+        typer.Option("-p", "--prompt-tokens", metavar="N,N", help="Encode random prompts of these lengths."),
+    ] = "256",
     steps: Annotated[
         int, typer.Option("--steps", min=1, metavar="N", help="Denoising steps a canvas; never fewer.")
     ] = 4,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, metavar="N", help="Canvases of the timed answer.")] = 1,
     repeats: Annotated[int, typer.Option("-r", "--repeats", min=1, metavar="N", help="Runs after one warm-up.")] = 3,
     gpu_layers: Annotated[
         int, typer.Option("-ngl", "--n-gpu-layers", min=-1, metavar="N", help="Layers on the GPU; -1: all.")
@@ -33,71 +47,105 @@ def bench(
     context: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, metavar="N", help="Room for N tokens; 8192 if absent.")
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="OLD.json", help="Say what changed since a saved report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON line only, no tables.")] = False,
 ) -> None:
-    """Time a model: load, encode (tokens a second), denoise (ms a step).
+    """Time a model by phase and part, beside what this machine can do. The last line is JSON.
 
     Every canvas takes the same number of steps, so that random weights measure too. Medians, with least and most.
     """
-    import dgemma
+    from ..bench import Plan, compare_reports, measure
 
-    start = time.perf_counter()
-    engine = dgemma.Engine(model, n_ctx=context, n_gpu_layers=gpu_layers, n_threads=threads)
-    load_seconds = time.perf_counter() - start
-    runs = [_measure(engine, prompt_tokens, steps, seed) for seed in range(repeats + 1)][1:]
-    report: dict[str, Any] = {
-        "model": os.path.basename(model),
-        "file_type": engine.info.file_type,
-        "n_params": engine.info.n_params,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "threads": threads,
-        "prompt_tokens": prompt_tokens,
-        "steps": steps,
-        "load_seconds": round(load_seconds, 4),
-        "encode_tokens_per_second": _spread([prompt_tokens / run["encode"] for run in runs]),
-        "first_step_ms": _spread([1000 * run["steps"][0] for run in runs]),
-        "memory": engine.memory,
-    }
-    if steps > 1:
-        report["conditioned_step_ms"] = _spread([1000 * s for run in runs for s in run["steps"][1:]])
-    _show(report)
+    old = None if compare is None else _read(compare)
+    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, gpu_layers, context)
+    with Console(stderr=True).status("load") as status:
+        report = measure(model, plan, status.update)
+    if not as_json:
+        _show(report, Console())
+    if old is not None:
+        changes = compare_reports(old, report)
+        report["compared"] = {change.figure: round(change.speedup, 4) for change in changes}
+        if not as_json:
+            _show_changes(changes, old, report, Console())
     typer.echo(json.dumps(report))
 
 
-def _measure(engine: Engine, prompt_tokens: int, steps: int, seed: int) -> dict[str, Any]:
-    """Seconds of one prompt's encoding, and of each step of one canvas after it."""
-    import numpy as np
-
-    from ..events import GenerationConfig, StepEvent
-
-    prompt = np.random.default_rng(seed).integers(0, engine.info.n_vocab, prompt_tokens)
-    session = engine.session()
-    start = time.perf_counter()
-    session.prefill(prompt.tolist())
-    encode = time.perf_counter() - start
-    # A confidence threshold of 0 is never met, so the canvas takes every step.
-    config = GenerationConfig(max_denoising_steps=steps, confidence_threshold=0.0)
-    times, start = [], time.perf_counter()
-    for event in session.generate(max_new_tokens=1, seed=seed, config=config):
-        now = time.perf_counter()
-        if isinstance(event, StepEvent):
-            times.append(now - start)
-        start = now
-    return {"encode": encode, "steps": times}
+def _read(path: Path) -> dict[str, Any]:
+    """The last line of a saved output, so that both ``--json > FILE`` and a whole log will do."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8").strip().rpartition("\n")[2])
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or not {"step_ms", "commit_ms", "load_seconds"} <= report.keys():
+        raise RequestError(f"{path}: its last line is no report of dgemma bench")
+    return report
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
-    }
+def _show(report: dict[str, Any], console: Console) -> None:
+    console.print(
+        f"{report['model']} ({report['file_type']}, {decimal(report['file_bytes'])}), {report['machine']}, "
+        f"{report['threads']} threads, dgemma {report['dgemma']}, {report['date']}",
+        highlight=False,
+    )
+    table = _table("Phases", "phase", "median", "least", "most", "unit")
+    table.add_row("load", f"{report['load_seconds']:.2f}", "", "", "s")
+    for tokens, rate in report["encode_tokens_per_second"].items():
+        _add_spread(table, f"encode {tokens} tokens", rate, "tokens/s")
+    _add_spread(table, "commit a canvas", report["commit_ms"], "ms")
+    for rows, step in report["step_ms"].items():
+        entropy = report["entropy"].get(rows)
+        label = f"{rows} step" if entropy is None else f"step, {rows} rows ({entropy:.2f} nats)"
+        _add_spread(table, label, step, "ms")
+    answer = report["answer"]
+    table.add_row(f"answer of {answer['tokens']} tokens", f"{answer['tokens_per_second']:.1f}", "", "", "tokens/s")
+    console.print("", table, "", sep="\n")
+    for rows, parts in report["parts"].items():
+        console.print(_parts_table(rows, parts, report["step_ms"][rows]["median"]), "", sep="\n")
+    limits = ", ".join(f"{key.split('_')[0]} {value / 1e9:.0f}" for key, value in report["limits"].items() if value)
+    console.print(f"Limits of this machine, in 10^9 a second: {limits}", highlight=False)
+    if report["peak_resident_bytes"] is not None:
+        own = "" if report["own_bytes"] is None else f", of the engine's own {decimal(report['own_bytes'])}"
+        console.print(f"Peak memory: {decimal(report['peak_resident_bytes'])} with the file{own}", highlight=False)
 
 
-def _show(report: dict[str, Any]) -> None:
-    typer.echo(f"{report['model']} ({report['file_type']}), {report['machine']}")
-    typer.echo(f"  load               {report['load_seconds']:10.2f} s")
-    rows = (("encode", "encode_tokens_per_second", "tokens/s"), ("first step", "first_step_ms", "ms"))
-    for label, key, unit in (*rows, ("conditioned step", "conditioned_step_ms", "ms")):
-        if key in report:
-            spread = report[key]
-            typer.echo(f"  {label:18} {spread['median']:10.1f} {unit}  ({spread['least']:.1f} to {spread['most']:.1f})")
+def _parts_table(rows: str, parts: dict[str, dict[str, Any]], step_ms: float) -> Table:
+    total = sum(part["ms"] for part in parts.values())
+    title = f"A step with {rows} rows by part: {total:.1f} ms looked into, {step_ms:.1f} ms when not"
+    table = _table(title, "part", "ms", "Gop", "MB", "of matrix rate", "of copy rate")
+    for name, part in parts.items():
+        shares = [part["share_of_matrix_rate"], part["share_of_copy_rate"]]
+        table.add_row(
+            name.replace("_", " "),
+            f"{part['ms']:.1f}",
+            *("" if value is None else f"{value:.1f}" for value in (part["gop"], part["mb"])),
+            *("" if share is None else f"{share:.0%}" for share in shares),
+        )
+    return table
+
+
+def _show_changes(changes: list[Change], old: dict[str, Any], new: dict[str, Any], console: Console) -> None:
+    from ..bench import differences
+
+    table = _table(f"Against {old['model']} of {old['date']}", "figure", "then", "now", "")
+    for change in changes:
+        word = "better" if change.speedup >= 1 else "worse"
+        ratio = max(change.speedup, 1 / change.speedup)
+        table.add_row(change.figure, f"{change.old:.1f}", f"{change.new:.1f}", f"{ratio:.2f} times {word}")
+    console.print("", table, sep="\n")
+    if different := differences(old, new):
+        console.print(f"The two differ in more than speed: {', '.join(different)}.", highlight=False)
+
+
+def _add_spread(table: Table, label: str, spread: dict[str, float], unit: str) -> None:
+    table.add_row(label, *(f"{spread[key]:.1f}" for key in ("median", "least", "most")), unit)
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(*headers, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

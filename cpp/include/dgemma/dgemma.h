@@ -250,6 +250,12 @@ class Session {
     /// What came in since collect_inputs() or the last call; sorted by name.
     std::vector<InputSums> take_inputs();
 
+    /// From here on every pass and step adds its time to its parts: embedding, self_conditioning, attention, router,
+    /// experts, dense_ffn, head, sampler. Ends collect_inputs(), which would look on in its place.
+    void time_parts();
+    /// Seconds by part since time_parts() or the last call.
+    std::map<std::string, double> take_parts();
+
     SessionCore& core() { return *impl_; }
     EngineCore& engine() { return *engine_; }
     /// Counts what changed the cache or the step's buffers: an answer in the making must be the only one to do so.

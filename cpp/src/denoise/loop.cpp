@@ -102,6 +102,7 @@ void DenoiseLoop::step() {
     const bool stop = stop_(sampled.argmax, sampled.entropy);
     canvas_ = std::move(sampled.next_canvas);
     argmax_ = std::move(sampled.argmax);
+    model_.sampled();
     stats_.denoise_seconds += seconds_since(start);
     ++stats_.steps;
     events_.push_back(StepEvent{block_, step_, temperature, canvas_, argmax_, std::move(sampled.accepted),

@@ -28,6 +28,8 @@ class Denoiser {
     /// The LM head's product for a canvas, [C, V], before the soft-cap. The caller may write to it, and what it leaves
     /// there is what the next call conditions on if `conditioned`.
     virtual float* denoise(const std::vector<int32_t>& canvas, bool conditioned) = 0;
+    /// Told when the sampler is done with what denoise() gave.
+    virtual void sampled() = 0;
 };
 
 class DenoiseLoop {

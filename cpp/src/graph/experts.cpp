@@ -2,6 +2,7 @@
 
 #include "cpu/products.h"
 #include "graph/layer.h"
+#include "graph/parts.h"
 
 namespace dgemma {
 namespace {
@@ -18,6 +19,8 @@ Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* r
     r = ggml_scale(g.ctx, r, 1.0f / std::sqrt(static_cast<float>(g.h.hidden)));
     ggml_tensor* probs = ggml_soft_max(g.ctx, ggml_mul_mat(g.ctx, w.router, r));                  // [experts, n]
     ggml_tensor* experts = ggml_argsort_top_k(g.ctx, probs, static_cast<int>(g.h.experts_used));  // [used, n]
+
+    end_part(experts, "router");
 
     const auto chosen = [&](ggml_tensor* values) {  // [experts, n] -> [used, n]
         ggml_tensor* rows = ggml_reshape_3d(g.ctx, values, 1, g.h.experts, n);

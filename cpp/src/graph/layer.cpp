@@ -1,6 +1,7 @@
 #include "graph/layer.h"
 
 #include "cpu/products.h"
+#include "graph/parts.h"
 
 namespace dgemma {
 namespace {
@@ -50,14 +51,17 @@ ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, g
     ProductInput normed(g, build_norm(g, x, w.attn_norm));
     ggml_tensor* attention = build_attention(g, w, i, normed);
     ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
+    end_part(residual, "attention");
 
     ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);
+    end_part(dense, "dense_ffn");
     ggml_tensor* experts = build_experts(g, w, residual);
     ggml_tensor* ffn =
         ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));
 
     ggml_tensor* output = ggml_add(g.ctx, residual, build_norm(g, ffn, w.post_ffw_norm));
-    return ggml_scale(g.ctx, output, g.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale);
+    output = ggml_scale(g.ctx, output, g.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale);
+    return end_part(output, "experts");
 }
 
 }  // namespace dgemma

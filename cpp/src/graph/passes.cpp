@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "graph/parts.h"
+
 namespace dgemma {
 namespace {
 
@@ -85,6 +87,8 @@ void PassRunner::build(const PassShape& shape) {
     x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));
     if (pass_ == Pass::kDecoder) x = build_norm(g, ggml_add(ctx, x, build_decoder_input(g)), nullptr);
 
+    end_part(x, "embedding");
+
     const size_t last = h.layers.size() - 1;
     for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
     if (pass_ == Pass::kEncoder) {
@@ -92,7 +96,7 @@ void PassRunner::build(const PassShape& shape) {
         ProductInput normed(g, build_norm(g, x, w.layers[last].attn_norm));
         const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, normed);
         ggml_build_forward_expand(graph_, kv.k);
-        ggml_build_forward_expand(graph_, kv.v);
+        ggml_build_forward_expand(graph_, end_part(kv.v, "attention"));
         return;
     }
     x = build_norm(g, build_layer(g, w.layers[last], last, x), w.output_norm);
@@ -100,7 +104,7 @@ void PassRunner::build(const PassShape& shape) {
     if (ggml_backend_tensor_alloc(logits_->buffer, product, logits_->data) != GGML_STATUS_SUCCESS) {
         throw BackendError("ggml could not place the logits");
     }
-    ggml_build_forward_expand(graph_, product);
+    ggml_build_forward_expand(graph_, end_part(product, "head"));
 }
 
 void PassRunner::check_supported() const {

@@ -96,6 +96,16 @@ std::vector<InputSums> Session::take_inputs() {
     return sums;
 }
 
+void Session::time_parts() {
+    engine_->worker().run_to_end([&] { impl_->time_parts(); });
+}
+
+std::map<std::string, double> Session::take_parts() {
+    std::map<std::string, double> seconds;
+    engine_->worker().run_to_end([&] { seconds = impl_->take_parts(); });
+    return seconds;
+}
+
 Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest& request)
     : session_(std::move(session)) {
     if (request.prompt.empty() && session_->n_past() == 0) {

@@ -80,6 +80,7 @@ void SessionCore::encode(const std::vector<int32_t>& tokens) {
                            std::to_string(cache_.shape().n_ctx) + " and " + std::to_string(cache_.n_past()) +
                            " are taken; a larger n_ctx holds more");
     }
+    if (timer_) timer_->begin();
     const int before = cache_.n_past();
     const auto chunk = static_cast<size_t>(engine_.options().n_batch);
     try {
@@ -109,6 +110,7 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
                            " does not fit: the context holds " + std::to_string(cache_.shape().n_ctx) + " and " +
                            std::to_string(cache_.n_past()) + " are taken; a larger n_ctx holds more");
     }
+    if (timer_) timer_->begin();
     const auto stopping = [&] { return engine_.worker().stopping(); };
     if (conditioned) {
         soft_embedding(logits_, canvas_length(), engine_.model().weights().token_embd,
@@ -117,6 +119,7 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
         std::fill(soft_.begin(), soft_.end(), 0.0f);
     }
     if (stopping()) throw Cancelled("the computation was stopped");
+    if (timer_) timer_->end("self_conditioning");
     cache_.begin_write(canvas_length());
     decoder_.run(canvas, soft_.data());
     if (!host_logits_.empty()) ggml_backend_tensor_get(product_, logits_, 0, ggml_nbytes(product_));
@@ -126,6 +129,7 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
 void SessionCore::collect_inputs() {
     if (!engine_.options().exact)
         throw RequestError("collect_inputs: only an engine made with exact can be looked into");
+    timer_.reset();
     collector_ = std::make_unique<InputCollector>();
     encoder_.observe(collector_.get());
     decoder_.observe(collector_.get());
@@ -134,6 +138,22 @@ void SessionCore::collect_inputs() {
 std::vector<InputSums> SessionCore::take_inputs() {
     if (!collector_) throw RequestError("take_inputs: nothing is collected; call collect_inputs first");
     return collector_->take();
+}
+
+void SessionCore::sampled() {
+    if (timer_) timer_->end("sampler");
+}
+
+void SessionCore::time_parts() {
+    collector_.reset();
+    timer_ = std::make_unique<PartTimer>();
+    encoder_.observe(timer_.get());
+    decoder_.observe(timer_.get());
+}
+
+std::map<std::string, double> SessionCore::take_parts() {
+    if (!timer_) throw RequestError("take_parts: nothing is timed; call time_parts first");
+    return timer_->take();
 }
 
 void SessionCore::add_memory(MemoryUse& use) const {

@@ -7,6 +7,7 @@
 #include "calibrate/input_collector.h"
 #include "denoise/loop.h"
 #include "graph/passes.h"
+#include "profile/part_timer.h"
 #include "session/engine_core.h"
 #include "session/kv_cache.h"
 
@@ -28,9 +29,12 @@ class SessionCore final : public Denoiser {
     int room() const override { return cache_.shape().n_ctx - cache_.n_past(); }
     void encode(const std::vector<int32_t>& tokens) override;
     float* denoise(const std::vector<int32_t>& canvas, bool conditioned) override;
+    void sampled() override;
 
     void collect_inputs();
     std::vector<InputSums> take_inputs();
+    void time_parts();
+    std::map<std::string, double> take_parts();
 
     /// [C, V]: what denoise() left and conditions on.
     float* logits() { return logits_; }
@@ -51,6 +55,7 @@ class SessionCore final : public Denoiser {
     std::vector<float> soft_;  // [C, hidden]
     PassRunner encoder_, decoder_;
     std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected
+    std::unique_ptr<PartTimer> timer_;           // null unless parts are timed
     uint64_t planned_compute_ = 0;
 };
 

@@ -1,0 +1,235 @@
+"""The measuring itself: one engine, each phase a few times, then once more by part."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import machine
+from .work import step_work
+
+if TYPE_CHECKING:
+    from ..engine import Engine, Session
+    from ..events import DoneEvent, GenerationConfig
+
+# Temperatures that make a model's softmax sharp or flat without touching it; random weights are flat at 0.8 already.
+ROWS = {"sharp": 1e-3, "mixed": 0.1, "flat": 0.8}
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. Every canvas takes ``steps`` steps, so that random weights measure too."""
+
+    prompt_tokens: tuple[int, ...] = (256,)
+    steps: int = 4
+    blocks: int = 1
+    repeats: int = 3
+    threads: int | None = None
+    n_gpu_layers: int = -1
+    n_ctx: int | None = None
+
+
+def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambda phase: None) -> dict[str, Any]:
+    """A report that ``json.dumps`` takes. Times are of this process's wall clock; each spread has median, least, most.
+
+    Raises what ``Engine`` raises, and ``ContextError`` where a prompt does not fit.
+    """
+    import dgemma
+
+    before = machine.own_bytes()
+    progress("load")
+    start = time.perf_counter()
+    engine = dgemma.Engine(path, n_ctx=plan.n_ctx, n_gpu_layers=plan.n_gpu_layers, n_threads=plan.threads)
+    load_seconds = time.perf_counter() - start
+    session = engine.session()
+    report = _heading(engine, path, plan) | {"load_seconds": round(load_seconds, 4)}
+    report["encode_tokens_per_second"] = {}
+    for n in plan.prompt_tokens:
+        progress(f"encode {n}")
+        report["encode_tokens_per_second"][str(n)] = _encode(session, _tokens(engine, n), plan.repeats)
+    prompt = _tokens(engine, plan.prompt_tokens[0])
+    progress("commit")
+    report["commit_ms"] = _commit(session, prompt, _tokens(engine, engine.info.canvas_length), plan.repeats)
+    report["step_ms"], report["entropy"] = {}, {}
+    for rows, temperature in ROWS.items():
+        progress(f"{rows} steps")
+        _steps(session, prompt, _config(engine, plan, temperature), plan.repeats, rows, report)
+    progress("answer")
+    report["answer"] = _answer(session, prompt, plan, engine)
+    peak, own = machine.peak_resident_bytes(), machine.own_bytes()
+    report["memory"] = engine.memory
+    report["peak_resident_bytes"] = peak
+    report["own_bytes"] = own - before if own is not None and before is not None else None
+    progress("limits")
+    report["limits"] = machine.limits(report["threads"])
+    progress("parts")
+    report["parts"] = {
+        rows: _parts(engine, session, path, prompt, _config(engine, plan, ROWS[rows]), report["limits"])
+        for rows in (ROWS if plan.steps > 1 else ())
+    }
+    return report
+
+
+def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[str, Any]:
+    return {
+        "dgemma": importlib.metadata.version("dgemma"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": os.path.basename(path),
+        "file_type": engine.info.file_type,
+        "n_params": engine.info.n_params,
+        "file_bytes": engine.info.n_bytes,
+        "machine": f"{machine.processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "threads": plan.threads or machine.usable_cores(),
+        "prompt_tokens": list(plan.prompt_tokens),
+        "steps": plan.steps,
+        "blocks": plan.blocks,
+        "repeats": plan.repeats,
+        "n_ctx": engine.n_ctx,
+    }
+
+
+def _tokens(engine: Engine, n: int) -> list[int]:
+    tokens: list[int] = np.random.default_rng(n).integers(0, engine.info.n_vocab, n).tolist()
+    return tokens
+
+
+def _config(engine: Engine, plan: Plan, temperature: float) -> GenerationConfig:
+    # A confidence threshold of 0 is never met, so a canvas takes every step.
+    return replace(
+        engine.config,
+        max_denoising_steps=plan.steps,
+        confidence_threshold=0.0,
+        t_min=temperature,
+        t_max=temperature,
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _encode(session: Session, tokens: list[int], repeats: int) -> dict[str, float]:
+    seconds = []
+    for _ in range(repeats + 1):
+        session.truncate(0)
+        seconds.append(_timed(lambda: session.prefill(tokens)))
+    return spread([len(tokens) / s for s in seconds[1:]])
+
+
+def _commit(session: Session, prompt: list[int], canvas: list[int], repeats: int) -> dict[str, float]:
+    """Encoding a finished canvas: what stands between two blocks."""
+    seconds = []
+    for _ in range(repeats + 1):
+        session.truncate(0)
+        session.prefill(prompt)
+        seconds.append(_timed(lambda: session.prefill(canvas)))
+    return spread([1000 * s for s in seconds[1:]])
+
+
+def _steps(
+    session: Session, prompt: list[int], config: GenerationConfig, repeats: int, rows: str, report: dict[str, Any]
+) -> None:
+    """Adds the time of a canvas's first step, which has nothing to condition on, and of the steps after it."""
+    from ..events import StepEvent
+
+    first: list[float] = []
+    later: list[float] = []
+    entropies: list[float] = []
+    for seed in range(repeats + 1):
+        session.truncate(0)
+        session.prefill(prompt)
+        start = time.perf_counter()
+        for event in session.generate(max_new_tokens=1, seed=seed, config=config):
+            now = time.perf_counter()
+            if isinstance(event, StepEvent) and seed > 0:  # the first round is the warm-up
+                (first if event.step == 1 else later).append(1000 * (now - start))
+                entropies.append(float(np.mean(event.entropy)))
+            start = now
+    report["step_ms"].setdefault("first", spread(first))
+    if later:
+        report["step_ms"][rows] = spread(later)
+        report["entropy"][rows] = round(statistics.mean(entropies), 4)
+
+
+def _answer(session: Session, prompt: list[int], plan: Plan, engine: Engine) -> dict[str, Any]:
+    """What someone who waits for an answer gets: prompt, steps and commits, all in the wall time."""
+    config = replace(engine.config, max_denoising_steps=plan.steps, confidence_threshold=0.0)
+    wanted = plan.blocks * engine.info.canvas_length
+    session.truncate(0)
+    *_, done = session.generate(prompt, max_new_tokens=wanted, seed=1, config=config)
+    stats = _done(done).stats
+    return {
+        "tokens": stats.new_tokens,
+        "blocks": stats.blocks,
+        "wall_seconds": round(stats.wall_seconds, 4),
+        "tokens_per_second": round(stats.new_tokens / stats.wall_seconds, 3),
+    }
+
+
+def _done(event: object) -> DoneEvent:
+    from ..events import DoneEvent
+
+    assert isinstance(event, DoneEvent)
+    return event
+
+
+def _parts(
+    engine: Engine,
+    session: Session,
+    path: str | os.PathLike[str],
+    prompt: list[int],
+    config: GenerationConfig,
+    limits: dict[str, float | None],
+) -> dict[str, dict[str, float | None]]:
+    """Milliseconds of the median conditioned step, by part, and how near each part is to the machine's limits. Apart
+    from the timed steps: looking on costs some percent."""
+    from .._native import core
+    from ..events import StepEvent
+
+    session.truncate(0)
+    session.prefill(prompt)
+    session.time_parts()
+    steps = []
+    for event in session.generate(max_new_tokens=1, seed=1, config=config):
+        if isinstance(event, StepEvent):
+            steps.append(session.take_parts())
+    work = step_work(core.read_gguf(os.fspath(path)), len(prompt))
+    rate = limits["int8_ops_per_second"] or limits["f32_ops_per_second"]
+    copy = limits["copy_bytes_per_second"]
+    parts: dict[str, dict[str, float | None]] = {}
+    for part in sorted(steps[-1], key=lambda part: -steps[-1][part]):
+        seconds = statistics.median(step[part] for step in steps[1:])
+        todo = work.get(part)
+        parts[part] = {
+            "ms": round(1000 * seconds, 3),
+            "gop": None if todo is None else round(todo.operations / 1e9, 4),
+            "mb": None if todo is None else round(todo.bytes / 1e6, 3),
+            "share_of_matrix_rate": None if todo is None or not rate else _share(todo.operations / rate, seconds),
+            "share_of_copy_rate": None if todo is None or not copy else _share(todo.bytes / copy, seconds),
+        }
+    return parts
+
+
+def _share(least_seconds: float, seconds: float) -> float:
+    return round(least_seconds / seconds, 4) if seconds > 0 else 0.0
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
