@@ -77,14 +77,15 @@ def _join(parts: list[str], pair: tuple[str, str]) -> list[str]:
     return joined
 
 
-def toy_vocabulary(size: int) -> tuple[list[str], Merges]:
-    """``size`` tokens by id, and the merges. Ids that nothing claims are <unusedN>, as in the official vocabulary."""
+def toy_vocabulary(size: int, text: str = TEXT) -> tuple[list[str], Merges]:
+    """``size`` tokens by id, and the merges, learned from ``text``. Ids that nothing claims are <unusedN>, as in the
+    official vocabulary."""
     if size < MINIMUM:
         raise ValueError(f"vocabulary of {size}: the special tokens, bytes and characters need {MINIMUM}")
     fixed = {**SPECIAL, NEWLINE: "\n", **{FIRST_BYTE + byte: f"<0x{byte:02X}>" for byte in range(256)}}
     free = [i for i in range(NEWLINE, size) if i not in fixed]
     characters = [SPACE, *(chr(code) for code in range(ord("!"), ord("~") + 1))]
-    merges = learn_merges(TEXT, len(free) - len(characters))
+    merges = learn_merges(text, len(free) - len(characters))
     learned = dict(zip(free, characters + [a + b for a, b in merges], strict=False))
     names = fixed | learned
     unused = (i for i in range(size) if i not in names)
