@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-DEMO   := build/demo
+RANDOM := build/random
 # Reinstalling is what makes a new Python file visible and rebuilds the engine; the build folder keeps what is unchanged.
 SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.pyi' -o -name '*.json' -o -name '*.cpp' \
              -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null) CMakeLists.txt pyproject.toml
 CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format bench bench-growth bench-quantize clean
+.PHONY: help setup demo quality sudoku test test-reference lint format bench bench-growth bench-quantize clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -32,15 +32,21 @@ $(VENV)/reference: $(VENV)/installed
 	$(BIN)/pip install --disable-pip-version-check --quiet transformers==5.23.0
 	@touch $@
 
-$(DEMO)/demo.gguf: $(VENV)/installed examples/random_checkpoint.py
-	@rm -rf $(DEMO) && mkdir -p $(DEMO)
-	$(BIN)/python examples/random_checkpoint.py $(DEMO)/checkpoint
-	$(BIN)/dgemma convert $(DEMO)/checkpoint -o $@ --type bf16
+$(RANDOM)/random.gguf: $(VENV)/installed examples/random_checkpoint.py
+	@rm -rf $(RANDOM) && mkdir -p $(RANDOM)
+	$(BIN)/python examples/random_checkpoint.py $(RANDOM)/checkpoint
+	$(BIN)/dgemma convert $(RANDOM)/checkpoint -o $@ --type bf16
 
-demo: $(DEMO)/demo.gguf ## Make a small random checkpoint, convert it and generate from it
-	$(BIN)/dgemma inspect $<
-	$(BIN)/dgemma run -m $< -p "Why is the sky blue?" -n 64 --seed 7
-	@echo "(The weights are random, so the text means nothing; the path from checkpoint to answer is the real one.)"
+demo: $(VENV)/installed ## Watch a small trained DiffusionGemma solve a Sudoku
+	@$(BIN)/dgemma demo --seed 1
+
+quality: $(VENV)/installed ## Solve 1000 held-out puzzles with every quant of the trained model; rewrites docs/quality.md
+	OMP_WAIT_POLICY=passive PYTHONPATH=examples $(BIN)/python -m sudoku.quality docs/quality.md
+
+# Without these glibc gives every tensor back to the system at once, and a training step takes several times as long.
+KEEP_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=1000000000
+sudoku: $(VENV)/reference ## Train the Sudoku model again, into build/sudoku (installs torch; about an hour on 2 cores)
+	$(KEEP_MEMORY) PYTHONPATH=examples $(BIN)/python -m sudoku.train build/sudoku
 
 # Tiny models spend their time at OpenMP's barriers: threads that wait without spinning leave a busy machine usable.
 test: $(VENV)/installed ## Run the tests (no torch needed)
@@ -63,7 +69,7 @@ format: $(VENV)/installed ## Format all sources
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
 
-bench: $(DEMO)/demo.gguf ## Time load, encode and denoising steps; the last line is JSON
+bench: $(RANDOM)/random.gguf ## Time load, encode and denoising steps; the last line is JSON
 	$(BIN)/dgemma bench -m $<
 
 bench-growth: $(VENV)/installed ## Measure and draw how the cost of a step and of encoding grows (build/growth.png)

@@ -47,6 +47,16 @@ def write(grid: Sequence[int]) -> str:
     return "\n".join(cells[start : start + SIZE] for start in range(0, CELLS, SIZE))
 
 
+def picture(grid: Sequence[int]) -> str:
+    """The grid for people, its boxes apart; ``parse`` reads it as well."""
+    rows = [" ".join(row) for row in write(grid).splitlines()]
+    middle = 2 * BOX_COLUMNS - 1
+    lines = [f"{row[:middle]} | {row[middle + 1 :]}" for row in rows]
+    rule = "-" * (middle + 1) + "+" + "-" * (middle + 1)
+    bands = ["\n".join(lines[start : start + BOX_ROWS]) for start in range(0, SIZE, BOX_ROWS)]
+    return f"\n{rule}\n".join(bands)
+
+
 def repeated(grid: Sequence[int]) -> str | None:
     """The first digit that stands twice in a row, column or box, in words; None where there is none."""
     seen: set[tuple[int, int]] = set()

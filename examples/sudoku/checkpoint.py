@@ -16,6 +16,8 @@ from random_checkpoint import CheckpointConfig, config_json, generation_config_j
 
 from dgemma.sudoku import CELLS, SIZE
 
+HELD_OUT = Path(__file__).with_name("heldout.jsonl")
+
 # Six rows of six cells, each followed by a line end; after the last row the end of the turn takes its place.
 CANVAS = CELLS + SIZE
 CONFIG = CheckpointConfig(

@@ -1,21 +1,24 @@
 """Puzzles to train on and puzzles held out: random grids, each puzzle with exactly one solution.
 
+    PYTHONPATH=examples python -m sudoku.puzzles > examples/sudoku/heldout.jsonl    # the thousand that are tested
+
 Grids come in classes: two are of one class where renaming the digits turns one into the other. A tenth of the classes,
 picked by a hash of the grid, is held out: no held-out puzzle, and no solution of one under any names, is trained on.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 
-from dgemma.sudoku import BOX_COLUMNS, BOX_ROWS, CELLS, SIZE, Grid, solutions
+from dgemma.sudoku import CELLS, SIZE, Grid, solutions, write
 
 HELD_OUT_SHARE = 10  # one class in so many
-FEWEST_EMPTY = CELLS // 2
+FEWEST_EMPTY, MOST_EMPTY_TESTED = CELLS // 2, 22
 
 
 @cache
@@ -57,3 +60,17 @@ def puzzles(rng: random.Random, *, held_out: bool, most_empty: int) -> Iterator[
         puzzle = dig(solution, rng.randint(FEWEST_EMPTY, most_empty), rng)
         if puzzle.count(0) >= FEWEST_EMPTY:
             yield puzzle, solution
+
+
+def held_out_questions(count: int, seed: int) -> Iterator[str]:
+    """Lines for ``dgemma eval``, each of another grid."""
+    stream, grids = puzzles(random.Random(seed), held_out=True, most_empty=MOST_EMPTY_TESTED), set()
+    while len(grids) < count:
+        puzzle, solution = next(stream)
+        if solution not in grids:
+            grids.add(solution)
+            yield json.dumps({"prompt": write(puzzle), "answer": write(solution), "checker": "sudoku"})
+
+
+if __name__ == "__main__":
+    print(*held_out_questions(1000, seed=2026), sep="\n")

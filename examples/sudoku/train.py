@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Trains the small DiffusionGemma of this folder on Sudoku, from random weights (needs torch and transformers):
 
-    PYTHONPATH=examples .venv/bin/python -m sudoku.train build/sudoku
+    make sudoku          # or: PYTHONPATH=examples .venv/bin/python -m sudoku.train build/sudoku
 
 Uniform-state diffusion. Of a solved grid a random share is replaced by random tokens, and the model learns to say what
 stood there. Then it goes on as it will when it is used: the sampler makes the next canvas of what it said, mistakes
 included, and that one is learned from as well, conditioned on the first answer. So half of the canvases are
 self-conditioned, and the model meets its own mistakes.
 
-A run that was stopped goes on where it last saved. The same seed gives the same puzzles and noise; the weights
-follow up to the rounding of the machine's arithmetic.
+A run that was stopped goes on where it last saved. The same seed gives the same puzzles and noise, and without
+--minutes the same weights up to the rounding of the machine's arithmetic.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def loss_of(model: nn.Module, prompts: Tensor, clean: Tensor) -> Tensor:
     first = model(input_ids=prompts, decoder_input_ids=noised(clean), past_key_values=DynamicCache(config=model.config))
     temperature = sampler.t_min + (sampler.t_max - sampler.t_min) * torch.rand(len(clean), 1, 1)
     z = first.logits.detach() / temperature
-    second = model(
-        decoder_input_ids=next_canvas(z), past_key_values=first.past_key_values, self_conditioning_logits=z
-    )
+    second = model(decoder_input_ids=next_canvas(z), past_key_values=first.past_key_values, self_conditioning_logits=z)
     target = clean.flatten()
     return sum(cross_entropy(out.logits.flatten(0, 1), target) for out in (first, second)) / 2
 
@@ -157,11 +155,17 @@ class Run:
         )
         partial.replace(self.state)
 
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, by steps or by time, whichever is more."""
+        by_time = self.seconds / (60 * self.args.minutes) if self.args.minutes else 0.0
+        return max(self.step / self.args.steps, by_time)
+
     def advance(self, prompts: Tensor, clean: Tensor) -> float:
         """One step of AdamW; the rate rises for WARMUP steps and then falls along a cosine to nothing."""
         rise = min(1.0, (self.step + 1) / WARMUP)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.rate * rise * (1 + math.cos(math.pi * self.step / self.args.steps)) / 2
+            group["lr"] = self.args.rate * rise * (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
         loss = loss_of(self.model, prompts, clean)
         self.optimizer.zero_grad()
         loss.backward()
@@ -182,24 +186,30 @@ def train(folder: Path, args: argparse.Namespace) -> None:
         print(json.dumps(entry), file=log, flush=True)
         print(*(f"{name} {value}" for name, value in entry.items()), flush=True)
 
-    if run.step == 0:
+    if run.step:
+        report(resumed_at=run.step, **settings(args))
+    else:
         report(parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad), **settings(args))
     began, losses = time.monotonic() - run.seconds, []
     for prompts, clean in batches(tokenizer, args.batch, args.seed, run.step):
         losses.append(run.advance(prompts, clean))
         run.seconds = time.monotonic() - began
-        if run.step % args.report == 0 or run.step == args.steps:
+        if run.step % args.report == 0 or run.progress >= 1:
             report(step=run.step, loss=round(sum(losses) / len(losses), 4), seconds=round(run.seconds))
             losses = []
             run.save()
-        if run.step >= args.steps:
+        if run.progress >= 1:
             break
     save_checkpoint(run.model, folder)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the log begins with: everything that the run depends on, but for where it is written."""
-    machine = {"torch": torch.__version__, "cpu": platform.machine(), "vectors": torch.backends.cpu.get_cpu_capability()}
+    machine = {
+        "torch": torch.__version__,
+        "cpu": platform.machine(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+    }
     return {name: value for name, value in vars(args).items() if name != "out"} | machine
 
 
@@ -207,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the checkpoint, the log and what a stopped run needs")
     parser.add_argument("--steps", type=int, default=2800, help="how long to train (default 2800)")
+    parser.add_argument("--minutes", type=float, default=None, help="end after so long where the steps take longer")
     parser.add_argument("--batch", type=int, default=32, help="puzzles a step, each on two canvases (default 32)")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default 0.0015)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, puzzles and noise (default 0)")

@@ -85,7 +85,7 @@ def _root(
 
 
 # The modules of the sub-commands come after what they might use.
-from . import bench, compare, convert, imatrix, inspect, quantize, refused, run  # noqa: E402
+from . import bench, compare, convert, demo, eval, imatrix, inspect, quantize, refused, run  # noqa: E402
 
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
@@ -94,3 +94,5 @@ app.command("run", cls=refused.RunCommand)(run.run)
 app.command("inspect")(inspect.inspect)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
+app.command("eval")(eval.evaluate)
+app.command("demo")(demo.demo)
