@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import toy_tokenizer
-from random_checkpoint import CheckpointConfig, config_json, generation_config_json
-
 from dgemma.sudoku import CELLS, SIZE
+from random_checkpoint import CheckpointConfig, config_json, generation_config_json
 
 HELD_OUT = Path(__file__).with_name("heldout.jsonl")
 

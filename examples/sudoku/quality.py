@@ -28,8 +28,8 @@ Quants of one model err together, so their differences are surer than the interv
 |---|---:|---:|---:|---:|---:|
 {rows}
 
-Rows are 256 wide, so K-quants apply as they do to the released model; the narrower down projections take types with blocks
-of 32, as its do. A model this small has less to spare than one of 26 B weights: read the order, not the sizes.
+Rows are 256 wide, so K-quants apply as they do to the released model; the narrower down projections take types with
+blocks of 32, as its do. A model this small has less to spare than one of 26 B weights: read the order, not the sizes.
 """
 
 

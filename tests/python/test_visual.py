@@ -75,6 +75,21 @@ def test_a_canvas_taller_than_the_screen_is_shown_where_it_works() -> None:
     assert re.search(r"lines \d+-\d+ of \d+", wide[0][0].text)
 
 
+def test_a_grid_keeps_its_rows() -> None:
+    """Three positions to a line, of which the third is the line end; noise and words are one sign wide."""
+    target, tokens = console(40, 8), ids("The sky\nThe sky\n")
+    assert len(tokens) == 6
+    with CanvasView(target, TOKENIZER, heading="> Why?", row_length=3) as view:
+        view.show(step(tokens, entropy=[0, 0, 0, 9, 0, 0], accepted=[True, True, True, False, True, True]))
+    (lines,) = frames(output(target))
+    assert lines[0] == "> Why?"
+    first, second = lines[2:]
+    assert first == " e y"
+    assert second[2:] == " y"
+    assert cell_len(second) == 4
+    assert second[1] != "e"
+
+
 def test_noise_is_told_from_text_without_colour() -> None:
     target = console(no_color=True)
     with CanvasView(target, TOKENIZER) as view:

@@ -80,6 +80,7 @@ def _solve(path: Path, cells: tuple[int, ...], seed: int, *, silent: bool) -> tu
             max_steps=engine.config.max_denoising_steps,
             heading=f"{sudoku.picture(cells)}\n\n",
             print_block=lambda block: None,
+            row_length=sudoku.SIZE + 1,
         )
         with view:
             for event in engine.generate(

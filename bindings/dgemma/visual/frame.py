@@ -9,11 +9,12 @@ from rich.segment import Segment
 from rich.style import Style
 
 from .cells import Cell, Look
-from .glyphs import split_glyphs
+from .glyphs import Glyph, split_glyphs
 from .layout import Placed, spans, wrap
 from .status import Progress, status_line
 
 Line = list[Segment]
+_SPACE = Glyph(" ", 1, False)
 
 STATUS = Style(reverse=True)
 # The sixteen colours that every terminal has and its user chose. Without colour, weight and the static still tell.
@@ -36,7 +37,23 @@ def draw_frame(cells: Sequence[Cell], progress: Progress, columns: int, rows: in
     Where the canvas is longer, the part at work is shown; where it is shorter, the end of ``past``, the text so far,
     stands above.
     """
-    lines = wrap(cells, columns)
+    return _frame(wrap(cells, columns), progress, columns, rows, past)
+
+
+def draw_grid(
+    cells: Sequence[Cell], progress: Progress, columns: int, rows: int, past: str = "", *, row_length: int
+) -> list[Line]:
+    """As ``draw_frame``, for a canvas that is a grid: ``row_length`` positions of one character to a line, the line end
+    that is the last of them left out. Each is drawn in the same place at every step, whatever it holds."""
+    lines = []
+    for start in range(0, len(cells), row_length):
+        signs = [Cell((_SPACE, *cell.glyphs[-1:]), cell.look) for cell in cells[start : start + row_length - 1]]
+        lines += wrap(signs, columns)
+    return _frame(lines, progress, columns, rows, past)
+
+
+def _frame(lines: list[list[Placed]], progress: Progress, columns: int, rows: int, past: str) -> list[Line]:
+    """The lines of a canvas below the status line, and above it what there is room for."""
     first, last = _window(lines, rows - 1)
     note = "" if last - first == len(lines) else f"lines {first + 1}-{last} of {len(lines)}"
     status = Segment(status_line(progress, columns, note), STATUS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from ..errors import RequestError
 from ..events import BlockEvent, Event, StepEvent
 from ..tokenizer import TextStream, Tokenizer
 from .cells import Cell, canvas_cells, readable_tokens
-from .frame import draw_frame
+from .frame import draw_frame, draw_grid
 from .screen import Screen
 from .status import Progress
 
@@ -27,7 +28,8 @@ class CanvasView:
     interval: draw each ``interval``-th step; a block's last one always. max_frames_per_second: steps that come faster
     are left out. max_steps: what the status line gives as the limit. heading: what to show above the text, the question
     for instance; it is not written. print_block: called for each finished block in place of writing the block's text;
-    it should use ``write``, which remembers what to show above the canvas. clock: seconds, for tests.
+    it should use ``write``, which remembers what to show above the canvas. row_length: the canvas is a grid, as
+    ``draw_grid`` says. clock: seconds, for tests.
     Speeds are counted from ``__enter__``.
 
     Where the console is no terminal nothing is drawn: the text of the finished blocks is all that is written.
@@ -43,6 +45,7 @@ class CanvasView:
         max_steps: int | None = None,
         heading: str = "",
         print_block: Callable[[BlockEvent], None] | None = None,
+        row_length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if interval < 1:
@@ -57,6 +60,7 @@ class CanvasView:
         self._least_gap = 1 / max_frames_per_second
         self._max_steps = max_steps
         self._print_block = print_block or self._write_block
+        self._picture = partial(draw_grid, row_length=row_length) if row_length else draw_frame
         self._clock = clock
         self._begun = clock()
         self._tokens = self._steps = 0
@@ -124,7 +128,7 @@ class CanvasView:
         columns, rows = self._screen.room
         if rows:
             progress = self._progress(event, readable_tokens(cells))
-            self._screen.paint(draw_frame(cells, progress, columns, rows, self._past))
+            self._screen.paint(self._picture(cells, progress, columns, rows, self._past))
 
     def _progress(self, event: StepEvent, readable: int) -> Progress:
         seconds = max(self._clock() - self._begun, 1e-9)
