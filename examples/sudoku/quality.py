@@ -40,7 +40,7 @@ def evaluations(types: Sequence[str], limit: int | None) -> Iterator[Evaluation]
         for type in types:
             path = Path(folder) / f"{type}.gguf"
             convert(checkpoint(), path, type)
-            one = evaluate(path, questions)
+            one = evaluate(path, questions, n_threads=1)  # a model this small gains nothing from more
             print(f"{type}: {one.right} of {len(questions)}, {one.mean_steps:.1f} steps", file=sys.stderr, flush=True)
             yield one
 

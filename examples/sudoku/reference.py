@@ -28,7 +28,7 @@ class StepCounter(LogitsProcessor):
     def __init__(self) -> None:
         self.steps = 0
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, cur_step: int) -> torch.Tensor:
         self.steps += 1
         return scores
 
@@ -58,14 +58,14 @@ def main() -> None:
     model.set_experts_implementation("eager")
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     answers = [ask(model, tokenizer, question) for question in load_questions(args.data, args.limit)]
-    right, steps = sum(one for one, _ in answers), sorted(count for _, count in answers)
+    right, steps = sum(one for one, _ in answers), [count for _, count in answers]
     report = {
         "questions": len(answers),
         "right": right,
         "interval": wilson_interval(right, len(answers)),
         "mean_steps": sum(steps) / len(steps),
-        "median_steps": steps[len(steps) // 2],
         "stopped_early": sum(count < CONFIG.sampler.max_denoising_steps for count in steps) / len(steps),
+        "steps": steps,
     }
     print(json.dumps(report))
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from dgemma import DoneEvent, Engine, StepEvent, Tokenizer
 from dgemma.convert import convert
 from dgemma.demo import TYPE, checkpoint
 from dgemma.evaluation import Evaluation, chat_ids, evaluate, load_questions
 from oracle.cases import load_arrays
-from oracle.reference import Cache, Reference
+from oracle.reference import Cache, Reference, read_weights
 from oracle.reference_sampler import StopRule
 from sudoku.checkpoint import CONFIG, HELD_OUT
 
@@ -34,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", params=["f32", TYPE])
 def evaluation(request: pytest.FixtureRequest, models: dict[str, Path]) -> Evaluation:
     """Twenty fixed puzzles, with fixed seeds."""
-    return evaluate(models[request.param], load_questions(HELD_OUT, limit=20))
+    return evaluate(models[request.param], load_questions(HELD_OUT, limit=20), n_threads=1)
 
 
 def test_twenty_puzzles(evaluation: Evaluation) -> None:
@@ -51,7 +50,7 @@ def test_the_canvas_stops_early(evaluation: Evaluation) -> None:
 
 def test_step_counts_are_the_reference_s_in_distribution(models: dict[str, Path]) -> None:
     """Other random numbers, the same distribution: means of the same puzzles within four standard errors."""
-    ours = np.array([one.steps for one in evaluate(models["f32"], load_questions(HELD_OUT, limit=60)).attempts])
+    ours = np.array([one.steps for one in evaluate(models["f32"], load_questions(HELD_OUT, limit=60), n_threads=1).attempts])
     theirs = np.array(RESULTS["reference"]["steps"])
     error = theirs.std() * math.sqrt(1 / len(ours) + 1 / len(theirs))
     assert abs(ours.mean() - theirs.mean()) < 4 * error
@@ -61,22 +60,23 @@ def test_the_reference_s_decisions(models: dict[str, Path]) -> None:
     """Given the engine's random numbers, transformers decided the same, at every step of eight puzzles."""
     fixture, questions = load_arrays("sudoku"), load_questions(HELD_OUT)
     tokenizer = Tokenizer.from_gguf(models["f32"])
-    engine = Engine(models["f32"], exact=True)
+    engine = Engine(models["f32"], exact=True, n_threads=1)
     for number, (question, seed) in enumerate(zip(fixture["question"], fixture["seed"], strict=True)):
         prompt = chat_ids(tokenizer, questions[question].prompt)
         events = engine.generate(prompt, max_new_tokens=CONFIG.canvas, seed=int(seed))
         steps = [event for event in events if isinstance(event, StepEvent)]
-        theirs = {name: rows[fixture["puzzle"] == number] for name, rows in fixture.items() if len(rows) > 8}
+        mine = fixture["puzzle"] == number
+        theirs = {name: fixture[name][mine] for name in ("canvas", "argmax", "accepted", "entropy", "stopped")}
         assert len(steps) == len(theirs["argmax"])
         assert [s.argmax.tolist() for s in steps] == theirs["argmax"].tolist()
         assert [s.accepted.tolist() for s in steps] == theirs["accepted"].tolist()
         assert [s.canvas.tolist() for s in steps[:-1]] == theirs["canvas"][1:].tolist()
-        np.testing.assert_allclose([s.entropy for s in steps], theirs["entropy"], atol=1e-4)
+        np.testing.assert_allclose([s.entropy for s in steps], theirs["entropy"], atol=1e-3)
         assert theirs["stopped"].tolist() == [False] * (len(steps) - 1) + [True]
 
 
 def test_the_stop_fires_for_the_reference_s_reason(models: dict[str, Path]) -> None:
-    tokenizer, engine = Tokenizer.from_gguf(models[TYPE]), Engine(models[TYPE])
+    tokenizer, engine = Tokenizer.from_gguf(models[TYPE]), Engine(models[TYPE], n_threads=1)
     for seed, question in enumerate(load_questions(HELD_OUT, limit=5)):
         rule, fired, done = StopRule(CONFIG.sampler), [], None
         for event in engine.generate(chat_ids(tokenizer, question.prompt), max_new_tokens=CONFIG.canvas, seed=seed):
@@ -92,7 +92,7 @@ def test_the_stop_fires_for_the_reference_s_reason(models: dict[str, Path]) -> N
 
 def test_every_part_is_at_work() -> None:
     """Scalars that were learned and differ, experts that all have tokens, a signal from the step before."""
-    weights = load_file(checkpoint() / "model.safetensors")
+    weights = read_weights(checkpoint(), np.float32)
     for i in range(CONFIG.layers):
         assert weights[f"model.decoder.layers.{i}.layer_scalar"] != 1
     for i in range(CONFIG.layers - 1):  # the last layer's output is not used by the encoder: only its keys are

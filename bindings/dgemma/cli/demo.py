@@ -73,7 +73,7 @@ def _solve(path: Path, cells: tuple[int, ...], seed: int, *, silent: bool) -> tu
     console = Console(file=sys.stderr if silent else sys.stdout, highlight=False)
     watched = console.is_terminal and not silent
     tokenizer, answer = Tokenizer.from_gguf(path), ""
-    with Engine(path) as engine:
+    with Engine(path, n_threads=1) as engine:  # a model this small gains nothing from a second thread
         view = CanvasView(
             console,
             tokenizer,
