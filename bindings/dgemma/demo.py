@@ -18,7 +18,7 @@ from .errors import FileError
 
 TYPE = "Q4_K_M"
 # In the package, or in the repository from which an editable one is imported.
-_PLACES = (Path(__file__).with_name("sudoku_model"), Path(__file__).parents[2] / "examples" / "sudoku" / "model")
+_PLACES = (Path(__file__).with_name("sudoku_model"), Path(__file__).parents[2] / "examples" / "sudoku" / "sudoku_model")
 _TRAINED_WITH = 24  # the most empty cells that the model met in training
 
 # Held out: none of them, nor a grid like their solutions, was trained on.

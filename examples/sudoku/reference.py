@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts the held-out puzzles to the reference implementation (needs torch and transformers):
 
-    PYTHONPATH=examples .venv/bin/python -m sudoku.reference examples/sudoku/model examples/sudoku/heldout.jsonl
+    PYTHONPATH=examples .venv/bin/python -m sudoku.reference examples/sudoku/sudoku_model examples/sudoku/heldout.jsonl
 
 ``transformers``' own ``generate``, in float32, with generation_config.json as it is; the last line is JSON.
 """

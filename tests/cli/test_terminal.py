@@ -29,6 +29,7 @@ PATIENCE = 60  # seconds; a test that needs them has failed
 DGEMMA = [sys.executable, "-c", "from dgemma.cli import main; main()"]
 # A canvas that is never done: no step is confident enough, and there are more of them than anybody waits for.
 ENDLESS = ["--diffusion-steps", "1000000", "--diffusion-eb-confidence", "0"]
+SUDOKU = "12.4.6 4.61.3 2.15.4 .64.31 31.6.5 6.53.2"
 
 
 class Terminal:
@@ -204,3 +205,17 @@ def test_missing_model_and_wrong_file(tmp_path: Path) -> None:
             [*DGEMMA, "run", "-m", str(path), "-p", "hi"], capture_output=True, text=True, check=False
         )
         assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+
+
+def test_the_demonstration(tmp_path: Path) -> None:
+    """The puzzle is seen above the canvas while that is denoised, and both stay when it is done."""
+    demo = Terminal(tmp_path / "tmux", 80, [*DGEMMA, "demo", "--puzzle", SUDOKU, "-s", "1"])
+    try:
+        demo.wait_for("block 1")
+        assert demo.screen.startswith("1 2 . | 4 . 6")
+        demo.wait_for("left with 0")
+        assert demo.everything.count("1 2 . | 4 . 6") == 1
+        assert "Solved: every row, column and box has each digit once." in demo.everything
+        assert "block 1" not in demo.everything
+    finally:
+        demo.kill()

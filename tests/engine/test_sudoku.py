@@ -50,7 +50,9 @@ def test_the_canvas_stops_early(evaluation: Evaluation) -> None:
 
 def test_step_counts_are_the_reference_s_in_distribution(models: dict[str, Path]) -> None:
     """Other random numbers, the same distribution: means of the same puzzles within four standard errors."""
-    ours = np.array([one.steps for one in evaluate(models["f32"], load_questions(HELD_OUT, limit=60), n_threads=1).attempts])
+    ours = np.array(
+        [one.steps for one in evaluate(models["f32"], load_questions(HELD_OUT, limit=60), n_threads=1).attempts]
+    )
     theirs = np.array(RESULTS["reference"]["steps"])
     error = theirs.std() * math.sqrt(1 / len(ours) + 1 / len(theirs))
     assert abs(ours.mean() - theirs.mean()) < 4 * error
@@ -90,39 +92,31 @@ def test_the_stop_fires_for_the_reference_s_reason(models: dict[str, Path]) -> N
         assert done.reason == "stop"  # at <turn|>, the last position of the canvas
 
 
-def test_every_part_is_at_work() -> None:
-    """Scalars that were learned and differ, experts that all have tokens, a signal from the step before."""
+def test_the_scalars_were_learned() -> None:
+    """Encoder and decoder scalars differ. The encoder's last one changes nothing: of that layer it keeps the keys."""
     weights = read_weights(checkpoint(), np.float32)
     for i in range(CONFIG.layers):
-        assert weights[f"model.decoder.layers.{i}.layer_scalar"] != 1
-    for i in range(CONFIG.layers - 1):  # the last layer's output is not used by the encoder: only its keys are
+        decoder = weights[f"model.decoder.layers.{i}.layer_scalar"]
         encoder = weights[f"model.encoder.language_model.layers.{i}.layer_scalar"]
-        assert encoder != 1
-        assert encoder != weights[f"model.decoder.layers.{i}.layer_scalar"]
+        assert decoder != 1
+        assert encoder != decoder
+        assert (encoder != 1) == (i < CONFIG.layers - 1)
 
-    model, cache = Watched(checkpoint()), Cache()
-    fixture, tokenizer = load_arrays("sudoku"), json.loads((checkpoint() / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    prompt = load_questions(HELD_OUT)[0].prompt
-    ids = [
-        2,
-        105,
-        vocabulary["user"],
-        107,
-        *(vocabulary[char] for char in prompt),
-        106,
-        107,
-        105,
-        vocabulary["model"],
-        107,
-    ]
-    model.encode(ids, cache)
-    first = model.decode(fixture["canvas"][0], cache)
-    plain, conditioned = (model.decode(fixture["canvas"][1], cache, z) for z in (None, first / np.float32(0.8)))
-    assert np.abs(plain - conditioned).max() > 1
-    assert len(ids) > CONFIG.window
-    for i in range(CONFIG.layers):
-        assert len(model.met[i]) == CONFIG.experts
+
+def test_every_part_is_at_work(models: dict[str, Path]) -> None:
+    """A window that slides, routers that tell tokens apart, a signal from the step before."""
+    model, fixture = Watched(checkpoint()), load_arrays("sudoku")
+    tokenizer, questions = Tokenizer.from_gguf(models["f32"]), load_questions(HELD_OUT)
+    for number, question in enumerate(fixture["question"]):
+        ids, cache = chat_ids(tokenizer, questions[question].prompt), Cache()
+        assert len(ids) > CONFIG.window
+        model.encode(ids, cache)
+        first, second = fixture["canvas"][fixture["puzzle"] == number][:2]
+        z = model.decode(first, cache) / np.float32(0.8)
+        plain, conditioned = (model.decode(second, cache, previous) for previous in (None, z))
+        assert np.abs(plain - conditioned).max() > 1
+    used = [len(experts) for experts in model.met.values()]
+    assert sum(count > CONFIG.experts_used for count in used) >= CONFIG.layers - 1
 
 
 class Watched(Reference):
