@@ -22,14 +22,14 @@ PAGE = """# What quantising costs in right answers
 
 Written by `make quality`: the small model of [examples/sudoku](../examples/sudoku/README.md), which was trained from
 scratch, solves {count} held-out puzzles with each type. The interval is Wilson's, 95 %; all types get the same seeds.
-Quants of one model err together, so their differences are surer than the intervals say.
+Differences smaller than the intervals mean nothing.
 
 | type | file | solved | 95 % interval | steps | stopped early |
 |---|---:|---:|---:|---:|---:|
 {rows}
 
 Rows are 256 wide, so K-quants apply as they do to the released model; the narrower down projections take types with
-blocks of 32, as its do. A model this small has less to spare than one of 26 B weights: read the order, not the sizes.
+blocks of 32, as its do.
 """
 
 

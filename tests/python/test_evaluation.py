@@ -84,13 +84,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_answers(toy_model: Path) -> None:
     questions = [Question("hello", "nothing that it would say"), Question("who?", "I")]
-    first, second = (evaluate(toy_model, questions, seed=3) for _ in range(2))
+    first, second = (evaluate(toy_model, questions, seed=3, n_threads=1) for _ in range(2))
     assert [one.text for one in first.attempts] == [one.text for one in second.attempts]
     assert first.right == 0
 
 
 def test_models_side_by_side(solver: Path, toy_model: Path) -> None:
-    command = ["eval", str(solver), str(toy_model), "--data", str(HELD_OUT), "--limit", "3", "--json"]
+    command = ["eval", str(solver), str(toy_model), "--data", str(HELD_OUT), "--limit", "3", "-t", "1", "--json"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "3 questions" in result.stdout
