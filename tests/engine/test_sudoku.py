@@ -94,7 +94,7 @@ def test_the_stop_fires_for_the_reference_s_reason(models: dict[str, Path]) -> N
 
 
 def test_the_scalars_were_learned() -> None:
-    """Encoder and decoder scalars differ. The encoder's last two change nothing: of the last layer it keeps the keys and
+    """Encoder and decoder scalars differ. The encoder's last two change nothing: of the last layer it keeps keys and
     values, and those are made of a normalised input."""
     weights = read_weights(checkpoint(), np.float32)
     for i in range(CONFIG.layers):
