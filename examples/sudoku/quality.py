@@ -21,8 +21,8 @@ TYPES = ("f32", "q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 PAGE = """# What quantising costs in right answers
 
 Written by `examples/sudoku/quality.py`: the small model of [examples/sudoku](../examples/sudoku/README.md), which was
-trained from scratch, solves {count} held-out puzzles with each type (`make quality`: all 1000). The interval is Wilson's, 95 %; all types get the same seeds.
-Differences smaller than the intervals mean nothing.
+trained from scratch, solves {count} held-out puzzles with each type (`make quality`: all 1000). The interval is
+Wilson's, 95 %; all types get the same seeds. Differences smaller than the intervals mean nothing.
 
 | type | file | solved | 95 % interval | steps | stopped early |
 |---|---:|---:|---:|---:|---:|
