@@ -18,6 +18,7 @@ import numpy as np
 
 from .._native import core
 from ..chat import history_ids
+from ..convert.metadata import ARCHITECTURE
 from ..convert.output import check_output
 from ..engine import Engine, Session
 from ..errors import RequestError
@@ -77,9 +78,17 @@ def make_prompts(text: str, tokenizer: Tokenizer, calibration: Calibration) -> l
     return [history_ids(template, tokenizer, [{"role": "user", "content": text}]) for text in texts]
 
 
-def context_size(prompts: Sequence[Sequence[int]], calibration: Calibration, canvas: int) -> int:
-    """The positions that the longest prompt and its answer take."""
-    return max(map(len, prompts)) + -(-calibration.n_predict // canvas) * canvas
+def context_size(prompts: Sequence[Sequence[int]], calibration: Calibration, metadata: Metadata) -> int:
+    """The positions that the longest prompt and its answer take. RequestError where the model has fewer."""
+    canvas = metadata.integer("diffusion.canvas_length")
+    size = max(map(len, prompts)) + -(-calibration.n_predict // canvas) * canvas
+    context = metadata.integer(f"{ARCHITECTURE}.context_length")
+    if size > context:
+        raise RequestError(
+            f"a piece and its answer take {size} tokens, and the model was made for {context}: take smaller pieces "
+            "(-c) or shorter answers (-n)"
+        )
+    return size
 
 
 def make_imatrix(
@@ -114,7 +123,7 @@ def make_imatrix(
     check_output(path, [Path(model)], force=force or resume)
     tokenizer = Tokenizer.from_gguf(model)
     prompts = make_prompts(text, tokenizer, calibration)[:chunks]
-    n_ctx = context_size(prompts, calibration, _canvas_length(model))
+    n_ctx = context_size(prompts, calibration, _metadata(model))
     with Engine(model, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, n_threads=threads, exact=True) as engine:
         run = "" if merge_with else calibration.record(text, engine.info)
         found = Imatrix({}, (dataset,), chunk_size=calibration.chunk_size, run=run)
@@ -132,9 +141,9 @@ def make_imatrix(
     return merge([*merge_with, found]) if merge_with else found
 
 
-def _canvas_length(model: str | os.PathLike[str]) -> int:
+def _metadata(model: str | os.PathLike[str]) -> Metadata:
     file = os.fspath(model)
-    return Metadata(core.read_gguf(file).metadata, file).integer("diffusion.canvas_length")
+    return Metadata(core.read_gguf(file).metadata, file)
 
 
 def _begun(path: Path, run: str) -> Imatrix:

@@ -76,7 +76,8 @@ def steps_of(model, prompt: list[int], seed: int) -> EngineRecorder:
     return recorder
 
 
-def main() -> None:
+def make() -> dict[str, np.ndarray]:
+    """The fixture's arrays."""
     model, tokenizer = load_model(checkpoint()), Tokenizer.from_file(str(checkpoint() / "tokenizer.json"))
     questions = load_questions(HELD_OUT)
     seeds, puzzle, steps = [], [], []
@@ -88,9 +89,13 @@ def main() -> None:
         steps += recorder.steps
     arrays = {name: np.stack([step[name] for step in steps]) for name in KEPT}
     arrays |= {"question": np.array(QUESTIONS), "seed": np.array(seeds), "puzzle": np.array(puzzle)}
-    small = {name: a.astype(np.int16) if a.dtype == np.int64 else a for name, a in arrays.items()}
-    np.savez_compressed(FIXTURES / "sudoku.npz", **small)
-    print(f"{len(steps)} steps of {len(seeds)} puzzles, seeds {seeds}")
+    return {name: a.astype(np.int16) if a.dtype == np.int64 else a for name, a in arrays.items()}
+
+
+def main() -> None:
+    arrays = make()
+    np.savez_compressed(FIXTURES / "sudoku.npz", **arrays)
+    print(f"{len(arrays['puzzle'])} steps of {len(arrays['seed'])} puzzles, seeds {arrays['seed'].tolist()}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,20 @@ def test_made_again_it_is_the_same(name: str, makers) -> None:
 
 
 def test_every_committed_fixture_is_made() -> None:
-    assert sorted(path.stem for path in FIXTURES.glob("*.npz")) == sorted(NAMES)
+    assert sorted(path.stem for path in FIXTURES.glob("*.npz")) == sorted([*NAMES, "sudoku"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_trained_model_s_fixture_made_again_is_the_same(maker) -> None:
+    from oracle import make_sudoku_fixture
+
+    committed, made = load_arrays("sudoku"), make_sudoku_fixture.make()
+    assert made.keys() == committed.keys()
+    for key, expected in committed.items():
+        if key == "entropy":  # rounding moves the logits by some 3e-6 (make_sudoku_fixture.SAFE)
+            np.testing.assert_allclose(made[key], expected, rtol=0, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(made[key], expected, err_msg=key)
 
 
 @pytest.mark.filterwarnings("ignore")

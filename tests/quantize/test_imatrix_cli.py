@@ -111,6 +111,12 @@ def test_texts_that_cannot_be_used(float_gguf: Path, text: Path, target: Path) -
     assert collect(float_gguf, text, target).stderr == f"dgemma: {text} cannot be read: No such file or directory\n"
 
 
+def test_pieces_that_the_model_is_too_small_for(float_gguf: Path, text: Path, target: Path) -> None:
+    result = collect(float_gguf, text, target, "-n", "10000000")
+    assert result.exit_code == 1
+    assert "take smaller pieces (-c) or shorter answers (-n)" in result.stderr
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_interrupted_is_exit_code_130(
     float_gguf: Path, text: Path, target: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
