@@ -102,7 +102,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
 
 def test_texts_that_cannot_be_used(float_gguf: Path, text: Path, target: Path) -> None:
     text.write_bytes(b"Gr\xfc\xdfe")
-    assert collect(float_gguf, text, target).stderr == f"dgemma: {text} is not UTF-8: byte 2 is no part of it\n"
+    assert collect(float_gguf, text, target).stderr == f"dgemma: {text} is not UTF-8 text: byte 2 is no part of it\n"
     text.write_text("short")
     result = collect(float_gguf, text, target)
     assert result.exit_code == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from ..errors import FileError, RequestError
+from ..errors import RequestError
 
 
 def read_prompt(prompt: str | None, file: Path | None, chat: bool) -> str | None:
@@ -26,23 +26,17 @@ def read_prompt(prompt: str | None, file: Path | None, chat: bool) -> str | None
 
 
 def file_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}") from None
-    return _decoded(data, str(path))
+    from ..passages import read_text
+
+    return read_text(path).removesuffix("\n")  # the line end that editors put there
 
 
 def _piped_text() -> str | None:
     """What stands on stdin, if that is not a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
-    return _decoded(sys.stdin.buffer.read(), "the prompt on stdin")
-
-
-def _decoded(data: bytes, source: str) -> str:
     try:
-        text = data.decode()
+        text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise RequestError(f"{source} is not UTF-8: byte {error.start} is no part of it") from None
-    return text.removesuffix("\n")  # the line end that echo and editors put there
+        raise RequestError(f"the prompt on stdin is not UTF-8: byte {error.start} is no part of it") from None
+    return text.removesuffix("\n")  # the line end that echo puts there
