@@ -66,6 +66,17 @@ def test_extreme_columns(name: str) -> None:
     np.testing.assert_allclose(found, columns.astype(np.float64) @ values.T, atol=2e-3)
 
 
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_stays_none(name: str, value: float) -> None:
+    """Damaged weights are found by it: nothing may turn a NaN into a number that looks like any other."""
+    weights, _, columns = problem(name, 512, 3)
+    columns[1, 77] = value
+    finite = np.isfinite(multiply_rows(weights, name, columns))
+    assert finite[[0, 2]].all()
+    assert not finite[1].any()
+
+
 def test_what_cannot_be_multiplied_is_refused() -> None:
     with pytest.raises(RequestError, match="no product of ours for Q2_K"):
         multiply_rows(np.zeros((32, 84), np.uint8), "Q2_K", np.zeros((1, 256), np.float32))

@@ -27,7 +27,7 @@ inline Int8Row int8_row(const uint8_t* row, int64_t k) {
     return {row, d, d + k / kGroup};
 }
 
-/// Writes group `group` of a row of k values from 32 floats.
+/// Writes group `group` of a row of k values from 32 floats. Where one is infinite or not a number, so is d.
 void quantise_group(const float* x, uint8_t* row, int64_t k, int64_t group);
 
 /// A whole row.

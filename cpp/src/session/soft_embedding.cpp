@@ -66,7 +66,7 @@ std::vector<uint8_t> find_mass(float* p, int64_t n_rows, int64_t n_vocab, float 
     return mass;
 }
 
-/// n values of a row as F32. `unpacker`: ours, several times as fast as ggml's, where there is one.
+/// n values of a row as F32. `unpacker`: ours, faster than ggml's; null where there is none.
 void unpack_row(ggml_type type, const Unpacker* unpacker, const uint8_t* row, int64_t n, float* to) {
     if (unpacker != nullptr) return unpack_floats(*unpacker, row, n, to);
     if (type != GGML_TYPE_F32) return ggml_get_type_traits(type)->to_float(row, to, n);
