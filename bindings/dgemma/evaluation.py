@@ -157,11 +157,12 @@ def evaluate(
     max_new_tokens: int | None = None,
     n_gpu_layers: int = -1,
     n_threads: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
 ) -> Evaluation:
     """Put every question to a model, each in a conversation of its own; question i has the seed ``seed`` + i.
 
-    max_new_tokens: None = one canvas. progress: called with the number of questions answered, and of all.
+    max_new_tokens: None = one canvas. progress: called with the number of questions answered, of all, and the model's
+    path.
     Raises ``RequestError`` where there is no question, and what ``Engine`` raises.
     """
     if not questions:
@@ -173,7 +174,7 @@ def evaluate(
         for number, question in enumerate(questions):
             attempts.append(_attempt(engine, tokenizer, question, seed + number, most))
             if progress:
-                progress(number + 1, len(questions))
+                progress(number + 1, len(questions), os.fspath(model))
         return Evaluation(os.fspath(model), engine.info.file_type, engine.info.n_bytes, tuple(attempts))
 
 

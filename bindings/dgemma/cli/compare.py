@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import model_bar, table_console
 from .written import size
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..compare import Candidate, Comparison, Estimate
-    from ..compare.comparison import Progress
 
 _TEXT, _RUNS = "Where to measure (the prompts that dgemma brings along if absent)", "Whole answers"
 
@@ -96,7 +94,7 @@ def compare(
     if plot is not None:
         check_plot(plot)
     places = load_passages(reference, text=text, prompts=prompts, prefix_length=prefix, limit=passages)
-    with _progress_bar() as progress:
+    with model_bar() as progress:
         comparison = library.compare(
             reference,
             candidates,
@@ -118,15 +116,12 @@ def compare(
 
 
 def _show(comparison: Comparison) -> None:
-    """Tables on stdout; where that is no terminal, as wide as they need to be."""
-    from rich.console import Console
+    """Tables on stdout."""
     from rich.markup import escape
 
     from ..compare.names import short_names
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
+    console = table_console()
     paths = [comparison.reference.path, *(candidate.model.path for candidate in comparison.candidates)]
     names = [escape(name) for name in short_names(paths)]
     tables = [_distributions(comparison, names)]
@@ -208,21 +203,3 @@ def _number(estimate: Estimate, *, signed: bool = False) -> str:
 def _percent(estimate: Estimate) -> str:
     mean, error = 100 * estimate.mean, estimate.error
     return f"{mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """A bar on stderr, with the model at work and the time left."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(done: int, total: int, path: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(Path(path).name))
-
-        yield show

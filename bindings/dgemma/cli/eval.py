@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import model_bar, table_console
 from .written import size
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def evaluate(
 
     questions = load_questions(data, limit)
     evaluations = []
-    for model in models:
-        with _progress_bar(Path(model).name) as progress:
+    with model_bar() as progress:
+        for model in models:
             evaluations.append(
                 evaluate(
                     model,
@@ -67,16 +66,12 @@ def evaluate(
 
 
 def _show(evaluations: list[Evaluation]) -> None:
-    """A table on stdout; where that is no terminal, as wide as it needs to be."""
-    from rich.console import Console
+    """A table on stdout."""
     from rich.markup import escape
     from rich.table import Table
 
     from ..compare.names import short_names
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
     count = len(evaluations[0].attempts)
     title = f"{count} question{'s' * (count > 1)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -94,18 +89,4 @@ def _show(evaluations: list[Evaluation]) -> None:
             f"{100 * one.stopped_early:.0f} %",
             f"{one.tokens_per_second:.0f}",
         )
-    console.print(table)
-
-
-@contextmanager
-def _progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with the questions answered."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(escape(name), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    table_console().print(table)
