@@ -23,9 +23,8 @@ void check(const GenerationRequest& request) {
 
 }  // namespace
 
-DenoiseLoop::DenoiseLoop(Denoiser& model, ThreadPool& pool, const GenerationRequest& request)
+DenoiseLoop::DenoiseLoop(Denoiser& model, const GenerationRequest& request)
     : model_(model),
-      pool_(pool),
       request_(request),
       stop_(request.sampler.stability_threshold, request.sampler.confidence_threshold) {
     check(request);
@@ -84,8 +83,7 @@ void DenoiseLoop::begin_block() {
 void DenoiseLoop::step() {
     const Clock::time_point start = Clock::now();
     const SamplerConfig& s = request_.sampler;
-    float* logits = model_.denoise(canvas_, /*conditioned=*/step_ > 0);
-
+    const bool conditioned = step_ > 0;
     // The reference counts steps down from N to 1; N is part of the schedule, so fewer steps are another schedule.
     const double remaining = s.max_denoising_steps - step_;
     const double temperature = s.t_min + (s.t_max - s.t_min) * (remaining / s.max_denoising_steps);
@@ -97,12 +95,10 @@ void DenoiseLoop::step() {
         u[static_cast<size_t>(i)] = random_unit(request_.seed, site(i, Stream::kSample));
         noise[static_cast<size_t>(i)] = random_token(request_.seed, site(i, Stream::kNoise), model_.n_vocab());
     }
-    SamplerStep sampled = sample_canvas(
-        logits, n, {model_.n_vocab(), model_.soft_cap(), temperature, s.entropy_bound, u.data(), noise.data()}, pool_);
+    SamplerStep sampled = model_.denoise(canvas_, conditioned, {temperature, s.entropy_bound, u.data(), noise.data()});
     const bool stop = stop_(sampled.argmax, sampled.entropy);
     canvas_ = std::move(sampled.next_canvas);
     argmax_ = std::move(sampled.argmax);
-    model_.sampled();
     stats_.denoise_seconds += seconds_since(start);
     ++stats_.steps;
     events_.push_back(StepEvent{block_, step_, temperature, canvas_, argmax_, std::move(sampled.accepted),

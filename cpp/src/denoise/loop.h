@@ -19,23 +19,19 @@ class Denoiser {
     virtual ~Denoiser() = default;
     virtual int canvas_length() const = 0;
     virtual int n_vocab() const = 0;
-    virtual float soft_cap() const = 0;
     virtual const std::vector<int32_t>& eos_ids() const = 0;
     /// How many more positions the context holds.
     virtual int room() const = 0;
     /// Encodes tokens and appends them to the cache.
     virtual void encode(const std::vector<int32_t>& tokens) = 0;
-    /// The LM head's product for a canvas, [C, V], before the soft-cap. The caller may write to it, and what it leaves
-    /// there is what the next call conditions on if `conditioned`.
-    virtual float* denoise(const std::vector<int32_t>& canvas, bool conditioned) = 0;
-    /// Told when the sampler is done with what denoise() gave.
-    virtual void sampled() = 0;
+    /// One denoising step: the logits of a canvas, sampled. If `conditioned`, on the last step's own answer.
+    virtual SamplerStep denoise(const std::vector<int32_t>& canvas, bool conditioned, const SamplerInputs& inputs) = 0;
 };
 
 class DenoiseLoop {
   public:
     /// RequestError if a number of the request is out of range.
-    DenoiseLoop(Denoiser& model, ThreadPool& pool, const GenerationRequest& request);
+    DenoiseLoop(Denoiser& model, const GenerationRequest& request);
 
     /// Works until there is an event; nothing after the DoneEvent.
     std::optional<Event> next();
@@ -52,7 +48,6 @@ class DenoiseLoop {
     RandomSite site(int position, Stream stream) const;
 
     Denoiser& model_;
-    ThreadPool& pool_;
     GenerationRequest request_;
     StopRule stop_;
     std::deque<Event> events_;

@@ -22,22 +22,22 @@ std::vector<uint8_t> accept_positions(const std::vector<double>& entropy, double
     return accepted;
 }
 
-SamplerStep sample_canvas(float* logits, int canvas_length, const SamplerInputs& inputs, ThreadPool& pool) {
-    const size_t n = static_cast<size_t>(canvas_length);
+SamplerStep sample_canvas(float* logits, const LogitShape& shape, const SamplerInputs& inputs, ThreadPool& pool) {
+    const size_t n = static_cast<size_t>(shape.canvas);
     SamplerStep step;
     step.argmax.resize(n);
     step.sampled.resize(n);
     step.entropy.resize(n);
     std::vector<double> entropy(n);
-    pool.run(canvas_length, [&](int position) {
+    pool.run(shape.canvas, [&](int position) {
         const size_t i = static_cast<size_t>(position);
-        float* row = logits + static_cast<int64_t>(position) * inputs.n_vocab;
-        if (inputs.soft_cap > 0) soft_cap_row(row, inputs.n_vocab, inputs.soft_cap);
-        const RowSummary summary = temper_row(row, inputs.n_vocab, static_cast<float>(inputs.temperature));
+        float* row = logits + static_cast<int64_t>(position) * shape.vocab;
+        if (shape.soft_cap > 0) soft_cap_row(row, shape.vocab, shape.soft_cap);
+        const RowSummary summary = temper_row(row, shape.vocab, static_cast<float>(inputs.temperature));
         entropy[i] = summary.entropy;
         step.argmax[i] = summary.argmax;
         step.entropy[i] = static_cast<float>(summary.entropy);
-        step.sampled[i] = std::isnan(summary.total) ? 0 : draw_token(row, inputs.n_vocab, summary, inputs.u[i]);
+        step.sampled[i] = std::isnan(summary.total) ? 0 : draw_token(row, shape.vocab, summary, inputs.u[i]);
     });
     for (size_t i = 0; i < n; ++i) {
         if (std::isnan(entropy[i])) {
@@ -55,7 +55,7 @@ SamplerStep entropy_bound_step(const float* logits, int canvas_length, int n_voc
                                double entropy_bound, const double* u, const int32_t* noise) {
     std::vector<float> z(logits, logits + static_cast<int64_t>(canvas_length) * n_vocab);
     ThreadPool pool(1);
-    return sample_canvas(z.data(), canvas_length, {n_vocab, /*soft_cap=*/0, temperature, entropy_bound, u, noise},
+    return sample_canvas(z.data(), {canvas_length, n_vocab, /*soft_cap=*/0}, {temperature, entropy_bound, u, noise},
                          pool);
 }
 

@@ -8,9 +8,12 @@
 
 namespace dgemma {
 
+struct LogitShape {
+    int canvas, vocab;
+    float soft_cap;  // of raw logits; 0: they are already capped
+};
+
 struct SamplerInputs {
-    int n_vocab;
-    float soft_cap;  // of raw logits; 0: the logits are already capped
     double temperature;
     double entropy_bound;
     const double* u;       // [C] in [0, 1): where in the cumulative distribution each position draws
@@ -18,7 +21,8 @@ struct SamplerInputs {
 };
 
 /// Reads `logits` [C, V] once and leaves in them z = capped logits / temperature, which the next step conditions on.
-SamplerStep sample_canvas(float* logits, int canvas_length, const SamplerInputs& inputs, ThreadPool& pool);
+/// Error if a logit is not a number.
+SamplerStep sample_canvas(float* logits, const LogitShape& shape, const SamplerInputs& inputs, ThreadPool& pool);
 
 /// Positions in the order of their entropy while the sum of the strictly earlier entropies is at most the bound, so at
 /// least one. Equal entropies go in the order of position.

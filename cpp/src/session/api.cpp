@@ -1,8 +1,5 @@
 // The public classes: each call becomes a job on the engine's thread.
-#include <cstring>
-
 #include "denoise/loop.h"
-#include "denoise/rows.h"
 #include "dgemma/dgemma.h"
 #include "session/engine_core.h"
 #include "session/session_core.h"
@@ -47,15 +44,11 @@ void Session::prefill(const std::vector<int32_t>& tokens) {
 }
 
 void Session::denoise(const std::vector<int32_t>& canvas, const float* previous, float* logits) {
-    const int64_t n_vocab = impl_->n_vocab();
-    const size_t bytes = static_cast<size_t>(impl_->canvas_length() * n_vocab) * sizeof(float);
     begin_use();
     engine_->worker().run([&] {
-        if (previous != nullptr) std::memcpy(impl_->logits(), previous, bytes);
-        float* product = impl_->denoise(canvas, /*conditioned=*/previous != nullptr);
-        engine_->pool().run(impl_->canvas_length(),
-                            [&](int row) { soft_cap_row(product + row * n_vocab, n_vocab, impl_->soft_cap()); });
-        std::memcpy(logits, product, bytes);
+        if (previous != nullptr) impl_->logits().condition_on(previous);
+        impl_->compute_logits(canvas, /*conditioned=*/previous != nullptr);
+        impl_->logits().read(logits);
     });
 }
 
@@ -112,7 +105,7 @@ Generation::Generation(std::shared_ptr<Session> session, const GenerationRequest
         throw RequestError("generate: the prompt is empty; there is nothing to answer");
     }
     session_->core().check_tokens(request.prompt, "generate");
-    loop_ = std::make_unique<DenoiseLoop>(session_->core(), session_->engine().pool(), request);
+    loop_ = std::make_unique<DenoiseLoop>(session_->core(), request);
 }
 
 Generation::~Generation() = default;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "session/soft_embedding.h"
-
 namespace dgemma {
 namespace {
 
@@ -16,9 +14,11 @@ KvShape shape_for(const EngineCore& engine) {
                     options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
 }
 
-/// A place for the LM head's product, not yet in memory.
-ggml_tensor* new_product(ggml_context* context, const Hparams& h) {
-    return ggml_new_tensor_2d(context, GGML_TYPE_F32, h.vocab, h.canvas);
+std::unique_ptr<StepLogits> logits_for(EngineCore& engine, bool plan_only) {
+    const Model& model = engine.model();
+    const Devices& devices = engine.devices();
+    return std::make_unique<HostLogits>(model, devices.get(model.head_on_gpu()), devices.cpu(),
+                                        engine.options().exact ? 0.0f : kDroppedMass, engine.pool(), plan_only);
 }
 
 }  // namespace
@@ -26,12 +26,10 @@ ggml_tensor* new_product(ggml_context* context, const Hparams& h) {
 SessionCore::SessionCore(EngineCore& engine, bool plan_only)
     : engine_(engine),
       cache_(engine.model(), engine.devices(), shape_for(engine), plan_only),
-      logits_context_(make_tensor_context(1)),
-      product_(new_product(logits_context_.get(), engine.model().hparams())),
+      logits_(logits_for(engine, plan_only)),
       encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, engine.options().exact),
-      decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, product_, engine.options().exact) {
+      decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), engine.options().exact) {
     const int64_t chunk = std::min(engine.options().n_batch, engine.options().n_ctx);
-    allocate_logits(plan_only);
     if (plan_only) {
         planned_compute_ = encoder_.measure(chunk) + decoder_.measure(canvas_length());
         return;
@@ -39,30 +37,6 @@ SessionCore::SessionCore(EngineCore& engine, bool plan_only)
     soft_.resize(static_cast<size_t>(hparams().canvas * hparams().hidden));
     encoder_.reserve(chunk);
     decoder_.reserve(canvas_length());
-}
-
-uint64_t SessionCore::logits_bytes() const {
-    return static_cast<uint64_t>(hparams().vocab * hparams().canvas) * sizeof(float);
-}
-
-void SessionCore::allocate_logits(bool plan_only) {
-    if (plan_only) {
-        void* nowhere = reinterpret_cast<void*>(uintptr_t{1} << 20);
-        product_buffer_.reset(ggml_backend_cpu_buffer_from_ptr(nowhere, ggml_nbytes(product_)));
-        ggml_backend_tensor_alloc(product_buffer_.get(), product_, nowhere);
-        return;
-    }
-    product_buffer_.reset(ggml_backend_alloc_ctx_tensors(logits_context_.get(), head_backend()));
-    if (!product_buffer_) {
-        throw BackendError(std::string(ggml_backend_name(head_backend())) + ": not enough memory for the logits (" +
-                           std::to_string(logits_bytes() >> 20) + " MiB)");
-    }
-    if (ggml_backend_buffer_is_host(product_buffer_.get())) {
-        logits_ = static_cast<float*>(product_->data);
-    } else {
-        host_logits_.resize(static_cast<size_t>(hparams().vocab * hparams().canvas));
-        logits_ = host_logits_.data();
-    }
 }
 
 void SessionCore::check_tokens(const std::vector<int32_t>& tokens, const char* what) const {
@@ -98,7 +72,14 @@ void SessionCore::encode(const std::vector<int32_t>& tokens) {
     }
 }
 
-float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned) {
+SamplerStep SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned, const SamplerInputs& inputs) {
+    compute_logits(canvas, conditioned);
+    SamplerStep step = logits_->sample(inputs);
+    if (timer_) timer_->end("sampler");
+    return step;
+}
+
+void SessionCore::compute_logits(const std::vector<int32_t>& canvas, bool conditioned) {
     check_tokens(canvas, "denoise");
     if (static_cast<int>(canvas.size()) != canvas_length()) {
         throw RequestError("denoise: the canvas has " + std::to_string(canvas.size()) + " tokens, the model's has " +
@@ -113,8 +94,7 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
     if (timer_) timer_->begin();
     const auto stopping = [&] { return engine_.worker().stopping(); };
     if (conditioned) {
-        soft_embedding(logits_, canvas_length(), engine_.model().weights().token_embd,
-                       engine_.options().exact ? 0.0f : kDroppedMass, soft_.data(), engine_.pool(), stopping);
+        logits_->self_conditioning(soft_.data(), stopping);
     } else {
         std::fill(soft_.begin(), soft_.end(), 0.0f);
     }
@@ -122,8 +102,6 @@ float* SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned
     if (timer_) timer_->end("self_conditioning");
     cache_.begin_write(canvas_length());
     decoder_.run(canvas, soft_.data());
-    if (!host_logits_.empty()) ggml_backend_tensor_get(product_, logits_, 0, ggml_nbytes(product_));
-    return logits_;
 }
 
 void SessionCore::collect_inputs() {
@@ -140,10 +118,6 @@ std::vector<InputSums> SessionCore::take_inputs() {
     return collector_->take();
 }
 
-void SessionCore::sampled() {
-    if (timer_) timer_->end("sampler");
-}
-
 void SessionCore::time_parts() {
     collector_.reset();
     timer_ = std::make_unique<PartTimer>();
@@ -158,9 +132,8 @@ std::map<std::string, double> SessionCore::take_parts() {
 
 void SessionCore::add_memory(MemoryUse& use) const {
     cache_.add_memory(use);
+    logits_->add_memory(use);
     const std::string host = ggml_backend_name(engine_.devices().cpu());
-    use[ggml_backend_name(head_backend())]["sampler"] += logits_bytes();
-    use[host]["sampler"] += host_logits_.size() * sizeof(float);
     use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
     if (planned_compute_ > 0) {
         use[host]["compute"] += planned_compute_;

@@ -10,6 +10,7 @@
 #include "profile/part_timer.h"
 #include "session/engine_core.h"
 #include "session/kv_cache.h"
+#include "session/step_logits.h"
 
 namespace dgemma {
 
@@ -24,34 +25,25 @@ class SessionCore final : public Denoiser {
 
     int canvas_length() const override { return static_cast<int>(hparams().canvas); }
     int n_vocab() const override { return static_cast<int>(hparams().vocab); }
-    float soft_cap() const override { return hparams().logit_softcap; }
     const std::vector<int32_t>& eos_ids() const override { return hparams().eos_ids; }
     int room() const override { return cache_.shape().n_ctx - cache_.n_past(); }
     void encode(const std::vector<int32_t>& tokens) override;
-    float* denoise(const std::vector<int32_t>& canvas, bool conditioned) override;
-    void sampled() override;
+    SamplerStep denoise(const std::vector<int32_t>& canvas, bool conditioned, const SamplerInputs& inputs) override;
+    /// The same step for a caller who samples himself: logits() holds the product then.
+    void compute_logits(const std::vector<int32_t>& canvas, bool conditioned);
+    StepLogits& logits() { return *logits_; }
 
     void collect_inputs();
     std::vector<InputSums> take_inputs();
     void time_parts();
     std::map<std::string, double> take_parts();
 
-    /// [C, V]: what denoise() left and conditions on.
-    float* logits() { return logits_; }
-
   private:
     const Hparams& hparams() const { return engine_.model().hparams(); }
-    ggml_backend_t head_backend() const { return engine_.devices().get(engine_.model().head_on_gpu()); }
-    void allocate_logits(bool plan_only);
-    uint64_t logits_bytes() const;
 
     EngineCore& engine_;
     KvCache cache_;
-    ContextPtr logits_context_;
-    ggml_tensor* product_ = nullptr;  // [vocab, canvas] on the head's device
-    BufferPtr product_buffer_;
-    std::vector<float> host_logits_;  // only where the head's device is not the host
-    float* logits_ = nullptr;
+    std::unique_ptr<StepLogits> logits_;
     std::vector<float> soft_;  // [C, hidden]
     PassRunner encoder_, decoder_;
     std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected

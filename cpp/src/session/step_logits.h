@@ -1,0 +1,69 @@
+// A step's logits: where the LM head's product lies, what the sampler says of it, and what the next step makes of it.
+#pragma once
+
+#include <ggml.h>
+
+#include <functional>
+#include <vector>
+
+#include "denoise/sampler.h"
+#include "model/model.h"
+#include "support/thread_pool.h"
+
+namespace dgemma {
+
+/// Canvas x vocabulary numbers exist once, here. Outside of it a step is a few numbers for each position, so that an
+/// implementation may keep them on another device than the host.
+class StepLogits {
+  public:
+    virtual ~StepLogits() = default;
+
+    /// [vocab, canvas] F32 in a buffer: where the decoder's graph leaves the product, before the soft-cap.
+    virtual ggml_tensor* product() const = 0;
+    /// One step of the sampler on the product. What the next step conditions on is kept in its place.
+    virtual SamplerStep sample(const SamplerInputs& inputs) = 0;
+    /// soft [C, hidden] = softmax of what sample() or condition_on() left, times the embedding (soft_embedding.h).
+    /// Unfinished once `stopping` is true.
+    virtual void self_conditioning(float* soft, const std::function<bool()>& stopping) = 0;
+
+    /// For a caller who samples himself: takes z [C, V], a step's logits over its temperature, in place of
+    /// sample()'s...
+    virtual void condition_on(const float* z) = 0;
+    /// ... and gives the product after the soft-cap, [C, V].
+    virtual void read(float* logits) = 0;
+
+    virtual void add_memory(MemoryUse& use) const = 0;
+};
+
+/// The logits in the host's memory, sampled and multiplied there, whatever device computes the head.
+class HostLogits final : public StepLogits {
+  public:
+    /// `plan_only`: takes no memory and can only say how much it would. `dropped_mass`: soft_embedding's.
+    /// BackendError if the head's device has no room.
+    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool,
+               bool plan_only);
+
+    ggml_tensor* product() const override { return product_; }
+    SamplerStep sample(const SamplerInputs& inputs) override;
+    void self_conditioning(float* soft, const std::function<bool()>& stopping) override;
+    void condition_on(const float* z) override;
+    void read(float* logits) override;
+    void add_memory(MemoryUse& use) const override;
+
+  private:
+    void allocate();
+    void pretend();
+    void fetch();
+
+    const Model& model_;
+    ggml_backend_t head_, cpu_;
+    float dropped_mass_;
+    ThreadPool& pool_;
+    ContextPtr context_;
+    ggml_tensor* product_;  // on the head's device
+    BufferPtr buffer_;
+    std::vector<float> copy_;  // only where the head's device is not the host
+    float* logits_ = nullptr;  // [C, V] in the host's memory
+};
+
+}  // namespace dgemma
