@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -43,6 +45,26 @@ def ask(model: DiffusionGemmaForBlockDiffusion, tokenizer: Tokenizer, question: 
     return question.is_right(tokenizer.decode(output.sequences[0, len(prompt) :].tolist())), counter.steps
 
 
+def solve(folder: Path, questions: Sequence[Question], *, seed: int, threads: int) -> dict[str, Any]:
+    """How many of the questions the checkpoint answers rightly, and the steps that each took."""
+    logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    model = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.float32).eval()
+    model.set_experts_implementation("eager")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    answers = [ask(model, tokenizer, question) for question in questions]
+    right, steps = sum(one for one, _ in answers), [count for _, count in answers]
+    return {
+        "questions": len(answers),
+        "right": right,
+        "interval": wilson_interval(right, len(answers)),
+        "mean_steps": sum(steps) / len(steps),
+        "stopped_early": sum(count < CONFIG.sampler.max_denoising_steps for count in steps) / len(steps),
+        "steps": steps,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of the checkpoint")
@@ -51,23 +73,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     args = parser.parse_args()
-    logging.set_verbosity_error()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    model = DiffusionGemmaForBlockDiffusion.from_pretrained(args.model, dtype=torch.float32).eval()
-    model.set_experts_implementation("eager")
-    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    answers = [ask(model, tokenizer, question) for question in load_questions(args.data, args.limit)]
-    right, steps = sum(one for one, _ in answers), [count for _, count in answers]
-    report = {
-        "questions": len(answers),
-        "right": right,
-        "interval": wilson_interval(right, len(answers)),
-        "mean_steps": sum(steps) / len(steps),
-        "stopped_early": sum(count < CONFIG.sampler.max_denoising_steps for count in steps) / len(steps),
-        "steps": steps,
-    }
-    print(json.dumps(report))
+    questions = load_questions(args.data, args.limit)
+    print(json.dumps(solve(args.model, questions, seed=args.seed, threads=args.threads)))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, DynamicCache, logging
+from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaRMSNorm, DiffusionGemmaTextRouter
 
 from dgemma.sudoku import Grid, write
 from sudoku.checkpoint import CONFIG, write_files
@@ -42,6 +43,7 @@ WARMUP = 100
 ALL_NOISE = 0.2  # share of first canvases that are nothing but noise, as every answer's first is
 USER, MODEL = "<bos><|turn>user\n", "<turn|>\n<|turn>model\n"
 END = "<turn|>"
+BALANCE = 0.01  # weight of the loss that keeps all experts at work
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -95,6 +97,28 @@ def loss_of(model: nn.Module, prompts: Tensor, clean: Tensor) -> Tensor:
     return sum(cross_entropy(out.logits.flatten(0, 1), target) for out in (first, second)) / 2
 
 
+class Balance:
+    """The load-balancing loss of the Switch Transformer (Fedus et al. 2021, eq. 4) over the routers that have run: 1
+    where every expert gets as many tokens as any other, the number of experts where one gets all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.losses: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, DiffusionGemmaTextRouter):
+                module.register_forward_hook(lambda _module, _args, out: self.losses.append(self.of(out[0], out[2])))
+
+    @staticmethod
+    def of(probabilities: Tensor, chosen: Tensor) -> Tensor:
+        experts = probabilities.shape[-1]
+        share = torch.bincount(chosen.flatten(), minlength=experts) / chosen.numel()
+        return experts * (share * probabilities.flatten(0, -2).mean(0)).sum()
+
+    def take(self) -> Tensor:
+        """Their mean since the last call."""
+        losses, self.losses = self.losses, []
+        return torch.stack(losses).mean()
+
+
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +132,18 @@ def new_model(folder: Path) -> nn.Module:
             module.layer_scalar = nn.Parameter(module._buffers.pop("layer_scalar"))
     model.model.encoder.vision_tower.requires_grad_(False)
     model.model.encoder.embed_vision.requires_grad_(False)
+    torch._dynamo.config.recompile_limit = 64  # one for each of the shapes below
+    DiffusionGemmaRMSNorm._norm = torch.compile(DiffusionGemmaRMSNorm._norm, dynamic=False)  # a quarter of a step
     return model.train()
+
+
+def matrices(model: nn.Module) -> Iterator[tuple[nn.Parameter, list[nn.Parameter]]]:
+    """The weights that Muon moves, each with the matrices it consists of (an expert's each its own), which share its
+    memory: all but embedding and routers, as Muon is meant for matrices between hidden states."""
+    for name, weights in model.named_parameters():
+        if weights.requires_grad and weights.ndim > 1 and "embed" not in name and "router" not in name:
+            parts = weights.data if weights.ndim == 3 else weights.data[None]
+            yield weights, [nn.Parameter(part) for part in parts]
 
 
 def save_checkpoint(model: nn.Module, folder: Path) -> None:
@@ -132,12 +167,19 @@ class Run:
         torch.manual_seed(args.seed)
         self.state, self.args, self.step, self.seconds = folder / "state.pt", args, 0, 0.0
         self.model = new_model(folder)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.balance = Balance(self.model)
+        self.matrices = dict(matrices(self.model))
+        others = [p for p in self.model.parameters() if p.requires_grad and p not in self.matrices]
+        parts = [part for parts in self.matrices.values() for part in parts]
+        self.optimizers = {
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01): args.rate,
+            torch.optim.Muon(parts, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"): args.matrix_rate,
+        }
         if self.state.exists():
             saved = torch.load(self.state)
             self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
             torch.set_rng_state(saved["random"])
             self.step, self.seconds = saved["step"], saved["seconds"]
 
@@ -146,7 +188,7 @@ class Run:
         torch.save(
             {
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "random": torch.get_rng_state(),
                 "step": self.step,
                 "seconds": self.seconds,
@@ -162,15 +204,19 @@ class Run:
         return max(self.step / self.args.steps, by_time)
 
     def advance(self, prompts: Tensor, clean: Tensor) -> float:
-        """One step of AdamW; the rate rises for WARMUP steps and then falls along a cosine to nothing."""
+        """One step; the rates rise for WARMUP steps and then fall along a cosine to nothing."""
         rise = min(1.0, (self.step + 1) / WARMUP)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.args.rate * rise * (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
         loss = loss_of(self.model, prompts, clean)
-        self.optimizer.zero_grad()
-        loss.backward()
+        self.model.zero_grad()
+        (loss + BALANCE * self.balance.take()).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for weights, parts in self.matrices.items():
+            for part, grad in zip(parts, weights.grad if weights.ndim == 3 else weights.grad[None], strict=True):
+                part.grad = grad
+        for optimizer, rate in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * rise * (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
+            optimizer.step()
         self.step += 1
         return loss.item()
 
@@ -216,10 +262,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the checkpoint, the log and what a stopped run needs")
-    parser.add_argument("--steps", type=int, default=2800, help="how long to train (default 2800)")
+    parser.add_argument("--steps", type=int, default=6000, help="how long to train (default 6000)")
     parser.add_argument("--minutes", type=float, default=None, help="end after so long where the steps take longer")
     parser.add_argument("--batch", type=int, default=32, help="puzzles a step, each on two canvases (default 32)")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default 0.0015)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="AdamW's highest learning rate (default 0.002)")
+    parser.add_argument("--matrix-rate", type=float, default=6e-3, help="Muon's highest learning rate (default 0.006)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, puzzles and noise (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--report", type=int, default=50, help="log and save every so many steps (default 50)")
