@@ -5,8 +5,8 @@
 
 Uniform-state diffusion. Of a solved grid a random share is replaced by random tokens, and the model learns to say what
 stood there. Then it goes on as it will when it is used: the sampler makes the next canvas of what it said, mistakes
-included, and that one is learned from as well, conditioned on the first answer. So half of the canvases are
-self-conditioned, and the model meets its own mistakes.
+included, and so on for a few steps, and the last one is learned from as well, conditioned on the answer before it. So
+half of the canvases are self-conditioned, and the model learns to mend its own mistakes.
 
 A run that was stopped goes on where it last saved. The same seed gives the same puzzles and noise, and without
 --minutes the same weights up to the rounding of the machine's arithmetic.
@@ -40,7 +40,8 @@ from sudoku.puzzles import puzzles
 
 MOST_EMPTY = 24  # a little harder than what is tested
 WARMUP = 100
-ALL_NOISE = 0.2  # share of first canvases that are nothing but noise, as every answer's first is
+ALL_NOISE = 0.5  # share of first canvases that are nothing but noise, as every answer's first is
+MOST_STEPS_BETWEEN = 6  # of the sampler, between the two canvases that are learned from
 USER, MODEL = "<bos><|turn>user\n", "<turn|>\n<|turn>model\n"
 END = "<turn|>"
 BALANCE = 0.01  # weight of the loss that keeps all experts at work
@@ -87,14 +88,22 @@ def next_canvas(z: Tensor) -> Tensor:
 
 
 def loss_of(model: nn.Module, prompts: Tensor, clean: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, over a noised canvas and the one that the sampler makes of the answer."""
+    """Mean cross-entropy in nats, over a noised canvas and one that the sampler makes of the answer, a random number of
+    steps later. Only those two are learned from: the steps between make the mistakes that the last one must mend."""
     sampler = CONFIG.sampler
     first = model(input_ids=prompts, decoder_input_ids=noised(clean), past_key_values=DynamicCache(config=model.config))
     temperature = sampler.t_min + (sampler.t_max - sampler.t_min) * torch.rand(len(clean), 1, 1)
+
+    def next_step(z: Tensor) -> Tensor:
+        canvas = next_canvas(z)
+        return model(decoder_input_ids=canvas, past_key_values=first.past_key_values, self_conditioning_logits=z).logits
+
     z = first.logits.detach() / temperature
-    second = model(decoder_input_ids=next_canvas(z), past_key_values=first.past_key_values, self_conditioning_logits=z)
+    with torch.no_grad():
+        for _ in range(int(torch.randint(MOST_STEPS_BETWEEN + 1, ()))):
+            z = next_step(z) / temperature
     target = clean.flatten()
-    return sum(cross_entropy(out.logits.flatten(0, 1), target) for out in (first, second)) / 2
+    return sum(cross_entropy(logits.flatten(0, 1), target) for logits in (first.logits, next_step(z))) / 2
 
 
 class Balance:
@@ -105,7 +114,12 @@ class Balance:
         self.losses: list[Tensor] = []
         for module in model.modules():
             if isinstance(module, DiffusionGemmaTextRouter):
-                module.register_forward_hook(lambda _module, _args, out: self.losses.append(self.of(out[0], out[2])))
+                module.register_forward_hook(self.note)
+
+    def note(self, _module: nn.Module, _args: Any, output: tuple[Tensor, ...]) -> None:
+        probabilities, _weights, chosen = output
+        if torch.is_grad_enabled():
+            self.losses.append(self.of(probabilities, chosen))
 
     @staticmethod
     def of(probabilities: Tensor, chosen: Tensor) -> Tensor:
