@@ -7,6 +7,8 @@
 // group is exact and is added to the result in F32. So a group moves a result by at most
 //
 //     A (32 a / 510 + P / 254),    P: the sum of its probabilities.
+//
+// For processors with has_int8_products (cpu/panel.h).
 #pragma once
 
 #include <cstdint>
@@ -28,9 +30,6 @@ struct ProbabilityGroup {
     const uint8_t* q;  // [C, 32]
     const float* d;    // [C]
 };
-
-/// Whether this processor has the product. The functions below are for those that do.
-bool has_group_product();
 
 /// From 32 rows of floats, `stride` floats apart. Where a value is infinite or not a number, so is its column's d.
 void quantise_tokens(const float* rows, int64_t stride, TokenGroup& to);

@@ -1,9 +1,9 @@
-#include "cpu/group_product.h"
-
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
+
+#include "cpu/group_product.h"
 
 namespace dgemma {
 namespace {
@@ -64,12 +64,6 @@ void multiply(const TokenGroup& tokens, const ProbabilityGroup& p, const int32_t
 }
 
 }  // namespace
-
-bool has_group_product() {
-    static const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vnni");
-    return able;
-}
 
 void quantise_tokens(const float* rows, int64_t stride, TokenGroup& to) {
     for (int64_t c = 0; c < kStrip; c += 16) {

@@ -4,6 +4,8 @@
 
 namespace dgemma {
 
+bool has_int8_products() { return false; }
+
 bool can_multiply_panels(ggml_type /*type*/) { return false; }
 
 void multiply_panel(const PanelRows& /*rows*/, const PanelRows& /*next*/, const Int8Row* /*columns*/, int64_t /*n*/,

@@ -19,7 +19,10 @@ namespace dgemma {
 
 constexpr int64_t kPanelRows = 32;
 
-/// Whether this processor can, and the type is one that can be unpacked.
+/// Whether this processor has what our products in 8 bits are made of.
+bool has_int8_products();
+
+/// Whether it has, and the type is one that can be unpacked.
 bool can_multiply_panels(ggml_type type);
 
 /// 32 rows of weights: k values each, a multiple of 32, of a type that can be multiplied, `stride` bytes apart.

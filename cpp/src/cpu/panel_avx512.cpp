@@ -171,12 +171,14 @@ void add_panel(const Panel& panel, const Int8Row* columns, int64_t n, int64_t gr
 
 }  // namespace
 
-bool can_multiply_panels(ggml_type type) {
+bool has_int8_products() {
     static const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512vnni");
-    return able && find_unpacker(type) != nullptr;
+    return able;
 }
+
+bool can_multiply_panels(ggml_type type) { return has_int8_products() && find_unpacker(type) != nullptr; }
 
 void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
                     float (*out)[kPanelRows]) {

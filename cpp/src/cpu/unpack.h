@@ -26,7 +26,8 @@ struct Unpacker {
 /// Null for a type that there is none for.
 const Unpacker* find_unpacker(ggml_type type);
 
-/// n values as floats; n is a multiple of the type's block.
+/// n values as floats; n is a multiple of the type's block. Asks for the next n values' bytes meanwhile: a caller that
+/// walks many rows a few columns at a time has too many streams for the processor to see coming.
 void unpack_floats(const Unpacker& unpacker, const uint8_t* blocks, int64_t n, float* to);
 
 }  // namespace dgemma

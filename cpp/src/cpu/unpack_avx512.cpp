@@ -177,6 +177,8 @@ const Unpacker* find_unpacker(ggml_type type) {
 }
 
 void unpack_floats(const Unpacker& unpacker, const uint8_t* blocks, int64_t n, float* to) {
+    const int64_t bytes = n / unpacker.block * unpacker.bytes;
+    for (int64_t at = bytes; at < 2 * bytes; at += 64) _mm_prefetch(blocks + at, _MM_HINT_T0);
     Unpacked part;
     for (int64_t first = 0; first < n; first += kUnpacked) {
         const int64_t count = std::min(kUnpacked, n - first);

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "cpu/group_product.h"
+#include "cpu/panel.h"
 #include "denoise/rows.h"
 #include "dgemma/dgemma.h"
 #include "model/devices.h"
@@ -23,7 +23,7 @@ void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, f
     });
     const float scale = std::sqrt(static_cast<float>(hidden));
     const ProbabilityProduct product{z, canvas_length, n_vocab, embedding, scale, out, pool, stopping};
-    const bool rounded = dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_group_product();
+    const bool rounded = dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_int8_products();
     rounded ? multiply_int8(product) : multiply_f32(product);
 }
 

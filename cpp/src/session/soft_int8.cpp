@@ -2,7 +2,6 @@
 // converted to 8 bits, tokens and probabilities, and multiplied strip by strip of the result's columns: so what is held
 // in 8 bits is small, and a group is converted once for all rows.
 #include <algorithm>
-#include <cstring>
 
 #include "cpu/group_product.h"
 #include "session/soft_product.h"
@@ -67,10 +66,15 @@ Int8Product::Int8Product(const ProbabilityProduct& product)
 /// Moves a row's heavy tokens out of p.
 void Int8Product::take_heavy(int64_t row) {
     float* p = product_.p + row * product_.n_vocab;
-    for (int64_t i = 0; i < product_.n_vocab; ++i) {
-        if (!(p[i] >= kHeavy)) continue;
-        heavy_[static_cast<size_t>(row)].push_back({i, p[i]});
-        p[i] = 0;
+    for (int64_t first = 0; first < product_.n_vocab; first += kGroup) {
+        const int64_t end = std::min(first + kGroup, product_.n_vocab);
+        bool any = false;  // without a way out of the loop, so that it is vectorised
+        for (int64_t i = first; i < end; ++i) any |= p[i] >= kHeavy;
+        for (int64_t i = first; any && i < end; ++i) {
+            if (!(p[i] >= kHeavy)) continue;
+            heavy_[static_cast<size_t>(row)].push_back({i, p[i]});
+            p[i] = 0;
+        }
     }
 }
 
