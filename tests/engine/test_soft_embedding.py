@@ -137,6 +137,6 @@ def test_a_damaged_token_shows_in_the_rows_that_use_it(damage: float, share: flo
     for dropped in (0.0, 1e-4):
         found = multiply_soft(z, values, "Q8_0", 96, dropped, 1)
         assert not np.isfinite(found[0, 32:64]).any()
-        assert np.isfinite(found[0, :32]).all() and np.isfinite(found[0, 64:]).all()
+        assert np.isfinite(np.delete(found[0], np.s_[32:64])).all()
         if dropped:
             assert np.isfinite(found[1]).all()

@@ -17,8 +17,8 @@ namespace dgemma {
 /// Where something may be left out, the embedding is not in F32 and the processor has a product in 8 bits, tokens with
 /// less than 1/64 of a row are multiplied so: for each group of 32 tokens with the largest such probability a and the
 /// sum P of them, a value of the result moves by at most sqrt(hidden) A (32 a / 510 + P / 254), A being the group's
-/// largest size in that column. By rule of thumb that is 0.6 % of a flat row's result, as the rounding of activations
-/// elsewhere (docs/engine.md), and less the sharper a row is. Tokens with more are added in F32.
+/// largest size in that column. On random embeddings that is 0.7 % of a flat row's result, as the rounding of
+/// activations elsewhere (docs/engine.md), and less the sharper a row is. Tokens with more are added in F32.
 /// dropped_mass 0: all of it, in F32. `stopping` is polled between pieces; once it is true the result is unfinished.
 /// The result does not depend on the number of threads.
 void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, float dropped_mass, float* out,
