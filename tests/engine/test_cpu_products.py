@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
+from panel_twin import GROUP, multiply, take_apart
 
 from dgemma import Engine, RequestError
 from dgemma._core import has_own_product, multiply_rows
@@ -44,6 +45,43 @@ def test_it_is_the_product_with_rounded_columns(name: str, k: int, n: int) -> No
 def test_rows_that_256_does_not_divide(name: str, k: int) -> None:
     weights, values, columns = problem(name, k, 5, rows=32)
     np.testing.assert_allclose(multiply_rows(weights, name, columns), rounded(columns) @ values.T, atol=2e-3, rtol=1e-4)
+
+
+def any_blocks(name: str, k: int, rows: int) -> np.ndarray:
+    """Every value that a type can have, and not only those that a quantiser writes: random bytes, finite halves."""
+    random = np.random.default_rng([k, len(name)])
+    block = quantize_rows(random.standard_normal((rows, k), dtype=np.float32), Kind[name])
+    size = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}.get(name) or block.shape[1] * 32 // k
+    bytes_ = random.integers(0, 256, block.shape, dtype=np.uint8).reshape(rows, -1, size)
+    halves = (208,) if name == "Q6_K" else (0, 2) if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (0,)
+    for at in halves:
+        value = random.uniform(-2, 2, (*bytes_.shape[:2], 1)).astype(np.float16)
+        bytes_[..., at : at + 2] = value.view(np.uint8)
+    return bytes_.reshape(block.shape)
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(("k", "n"), [(256, 1), (768, 2), (512, 3), (1024, 9), (2816, 4)])
+def test_every_bit_is_that_of_plain_arithmetic(name: str, k: int, n: int) -> None:
+    check_bits(name, k, n)
+
+
+@pytest.mark.parametrize("name", TYPES[:6])
+@pytest.mark.parametrize("k", [32, 64, 96, 160, 224, 288, 704])
+def test_every_bit_where_256_does_not_divide(name: str, k: int) -> None:
+    check_bits(name, k, 7)
+
+
+def check_bits(name: str, k: int, n: int) -> None:
+    """Columns that are integers times a power of two are rounded to themselves."""
+    random = np.random.default_rng(k)
+    x = random.integers(-127, 128, (n, k // GROUP, GROUP))
+    x[..., 5] = 127  # so that the scale is the power of two
+    d = np.exp2(random.integers(-6, 3, (n, k // GROUP))).astype(np.float32)
+    columns = (x * d[..., None]).astype(np.float32).reshape(n, k)
+    weights = any_blocks(name, k, rows=96)
+    expected = multiply(take_apart(weights, name), x.reshape(n, k), d)
+    np.testing.assert_array_equal(multiply_rows(weights, name, columns), expected)
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -7,60 +7,39 @@
 namespace dgemma {
 namespace {
 
-/// Values of 16 unpacked rows to their places.
-void place_values(const Unpacked* rows, int64_t count, int half, Panel& panel) {
-    for (int64_t at = 0; at < count; at += 64) {
-        __m512i dwords[16];
-        transpose(rows[0].q + at, sizeof(Unpacked), dwords);
-        const int64_t n = std::min<int64_t>(16, (count - at) / 4);
-        for (int64_t i = 0; i < n; ++i) _mm512_store_si512(panel.values[at / 4 + i][half], dwords[i]);
-    }
+Placer find_placer(ggml_type type) {
+    const Placer placer = find_placer_32(type);
+    return placer != nullptr ? placer : find_placer_256(type);
 }
 
-void place_starts(int64_t count, int half, Panel& panel) {
-    const __m512i offset = _mm512_set1_epi8(static_cast<char>(128));
-    for (int64_t at = 0; at < count; at += panel.sub) {
-        __m512i sum = _mm512_setzero_si512();
-        for (int64_t i = 0; i < panel.sub / 4; ++i) {
-            sum = _mm512_dpbusd_epi32(sum, offset, _mm512_load_si512(panel.values[at / 4 + i][half]));
+/// Asks for the bytes of the next panel, a few rows at a time: 32 rows are too many streams for the processor to see
+/// coming, and all of them at once are more than it can wait for while it computes.
+class Prefetch {
+  public:
+    Prefetch(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker)
+        : stride_(rows.stride),
+          bytes_(count / unpacker.block * unpacker.bytes),
+          next_(rows.data + first / unpacker.block * unpacker.bytes) {}
+
+    void ask(int64_t rows) {
+        for (; rows > 0 && left_ > 0; --rows, --left_, next_ += stride_) {
+            const uint8_t* line = next_ - reinterpret_cast<uintptr_t>(next_) % 64;
+            for (; line < next_ + bytes_; line += 64) _mm_prefetch(line, _MM_HINT_T0);
         }
-        _mm512_store_si512(panel.starts[at / panel.sub][half], _mm512_sub_epi32(_mm512_setzero_si512(), sum));
     }
-}
 
-/// Scales, and minima where there are any, of 16 unpacked rows to their places.
-void place_scales(const Unpacked* rows, int64_t count, int half, Panel& panel) {
-    __m512i floats[16];
-    transpose(reinterpret_cast<const int8_t*>(rows[0].scales), sizeof(Unpacked), floats);
-    for (int64_t i = 0; i < count / panel.sub; ++i) _mm512_store_si512(panel.scales[i][half], floats[i]);
-    if (!panel.has_min) return;
-    for (int64_t i = 0; i < count / kGroup; ++i) _mm512_store_si512(panel.mins[i][half], floats[8 + i]);
-}
+  private:
+    int64_t stride_, bytes_, left_ = kPanelRows;
+    const uint8_t* next_;
+};
 
-/// Asks for the bytes of values first … first + count: 32 rows are too many streams for the processor to see coming.
-void prefetch(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker) {
-    const int64_t begin = first / unpacker.block * unpacker.bytes,
-                  end = begin + count / unpacker.block * unpacker.bytes;
-    for (int64_t row = 0; row < kPanelRows; ++row) {
-        const uint8_t* data = rows.data + row * rows.stride;
-        for (int64_t at = begin; at < end; at += 64) _mm_prefetch(data + at, _MM_HINT_T0);
-    }
-}
-
-void unpack_panel(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker, Panel& panel) {
+void fill_panel(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker, Placer place,
+                Panel& panel) {
     panel.sub = unpacker.sub;
     panel.has_min = unpacker.has_min;
-    Unpacked unpacked[kHalf];
     for (int half = 0; half < 2; ++half) {
         const uint8_t* blocks = rows.data + half * kHalf * rows.stride + first / unpacker.block * unpacker.bytes;
-        if (rows.type == GGML_TYPE_Q4_K) {
-            place_q4_k(blocks, rows.stride, half, panel);
-            continue;
-        }
-        for (int64_t row = 0; row < kHalf; ++row) unpacker.unpack(blocks + row * rows.stride, unpacked[row], count);
-        place_values(unpacked, count, half, panel);
-        place_starts(count, half, panel);
-        place_scales(unpacked, count, half, panel);
+        place(blocks, rows.stride, count, half, panel);
     }
 }
 
@@ -146,10 +125,12 @@ void multiply_columns(const Panel& panel, const Int8Row* columns, int64_t group,
 
 /// At most four columns at a time, which is what the 32 registers hold; 5 are 3 and 2, because one column alone waits
 /// for its own sums.
-void add_panel(const Panel& panel, const Int8Row* columns, int64_t n, int64_t group, int64_t n_groups,
+void add_panel(const Panel& panel, const Int8Row* columns, int64_t n, int64_t group, int64_t n_groups, Prefetch next,
                float (*out)[kPanelRows]) {
+    const int64_t rows = (kPanelRows + (n + 3) / 4 - 1) / ((n + 3) / 4);
     for (int64_t blocks = (n + 3) / 4; blocks > 0; --blocks) {
         const int64_t count = (n + blocks - 1) / blocks;
+        next.ask(rows);
         switch (count) {
             case 4:
                 multiply_columns<4>(panel, columns, group, n_groups, out);
@@ -183,17 +164,15 @@ bool can_multiply_panels(ggml_type type) { return has_int8_products() && find_un
 void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
                     float (*out)[kPanelRows]) {
     const Unpacker& unpacker = *find_unpacker(rows.type);
+    const Placer place = find_placer(rows.type);
     std::fill_n(out[0], n * kPanelRows, 0.0f);
     Panel panel;
     for (int64_t first = 0; first < rows.k; first += kUnpacked) {
         const int64_t count = std::min(kUnpacked, rows.k - first), rest = rows.k - first - count;
-        unpack_panel(rows, first, count, unpacker, panel);
-        if (rest > 0) {
-            prefetch(rows, first + count, std::min(kUnpacked, rest), unpacker);
-        } else {
-            prefetch(next, 0, std::min(kUnpacked, next.k), *find_unpacker(next.type));
-        }
-        add_panel(panel, columns, n, first / kGroup, count / kGroup, out);
+        fill_panel(rows, first, count, unpacker, place, panel);
+        const Prefetch ahead = rest > 0 ? Prefetch(rows, first + count, std::min(kUnpacked, rest), unpacker)
+                                        : Prefetch(next, 0, std::min(kUnpacked, next.k), *find_unpacker(next.type));
+        add_panel(panel, columns, n, first / kGroup, count / kGroup, ahead, out);
     }
 }
 

@@ -1,4 +1,4 @@
-// What the AVX-512 kernel and its unpackers share: the panel itself, and the transposition that fills it.
+// What the AVX-512 kernel and those who fill its panels share.
 #pragma once
 
 #include <immintrin.h>
@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/panel.h"
+#include "cpu/transpose_avx512.h"
 #include "cpu/unpack.h"
 
 namespace dgemma {
@@ -22,35 +23,36 @@ struct alignas(64) Panel {
     bool has_min;
 };
 
-/// 16 rows of 16 dwords (64 bytes), `stride` bytes apart, to 16 registers of one dword of every row.
-inline void transpose(const int8_t* rows, int64_t stride, __m512i out[16]) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(rows + i * stride);
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-    // a[4 q + d]: rows 4 q … 4 q + 3, dwords d, d + 4, d + 8, d + 12 by 128-bit lane.
-    for (int d = 0; d < 4; ++d) {
-        const __m512i low01 = _mm512_shuffle_i32x4(a[d], a[4 + d], 0x88),
-                      low23 = _mm512_shuffle_i32x4(a[8 + d], a[12 + d], 0x88);
-        const __m512i high01 = _mm512_shuffle_i32x4(a[d], a[4 + d], 0xDD),
-                      high23 = _mm512_shuffle_i32x4(a[8 + d], a[12 + d], 0xDD);
-        out[d] = _mm512_shuffle_i32x4(low01, low23, 0x88);
-        out[d + 8] = _mm512_shuffle_i32x4(low01, low23, 0xDD);
-        out[d + 4] = _mm512_shuffle_i32x4(high01, high23, 0x88);
-        out[d + 12] = _mm512_shuffle_i32x4(high01, high23, 0xDD);
+/// Fills half a panel, starts, scales and minima included, with `count` values of 16 rows, `stride` bytes apart; count
+/// is a multiple of the type's block and at most 256. Sixteen rows are taken apart at once, a lane for each: what is
+/// packed is transposed first, when it is a half or a quarter of what it will be.
+using Placer = void (*)(const uint8_t* blocks, int64_t stride, int64_t count, int half, Panel& panel);
+
+/// Of the types with blocks of 32 values, and of those with 256; null for any other.
+Placer find_placer_32(ggml_type type);
+Placer find_placer_256(ggml_type type);
+
+// -------------------------------------------------------------------------------- for placers
+
+/// Stores eight dwords of values, a group of 32, and the starts that belong to it: kSubs of them, for as many scales.
+/// kSigned: the values may be negative.
+template <bool kSigned, int kSubs = 1>
+void place_group(const __m512i values[8], int64_t group, int half, Panel& panel) {
+    const __m512i offset = _mm512_set1_epi8(static_cast<char>(128)), zero = _mm512_setzero_si512();
+    for (int sub = 0; sub < kSubs; ++sub) {
+        __m512i sum = zero;
+        for (int i = sub * 8 / kSubs; i < (sub + 1) * 8 / kSubs; ++i) {
+            _mm512_store_si512(panel.values[8 * group + i][half], values[i]);
+            // As the unsigned side of the product the offset is 128, as the signed side it is -128.
+            sum = kSigned ? _mm512_dpbusd_epi32(sum, offset, values[i]) : _mm512_dpbusd_epi32(sum, values[i], offset);
+        }
+        _mm512_store_si512(panel.starts[kSubs * group + sub][half], kSigned ? _mm512_sub_epi32(zero, sum) : sum);
     }
 }
 
-/// Q4_K's 256 values of 16 rows, `stride` bytes apart, to their half of a panel, starts, scales and minima included.
-/// Most of a Q4_K_M is of this type, so it is not unpacked row by row: what is packed is transposed first.
-void place_q4_k(const uint8_t* blocks, int64_t stride, int half, Panel& panel);
+/// F16 in the low half of every dword.
+inline __m512 halves(__m512i dwords) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(dwords)); }
+
+inline __m512i and_bytes(__m512i x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask))); }
 
 }  // namespace dgemma

@@ -1,0 +1,106 @@
+// Blocks of 256 values (unpack_avx512.cpp draws them) of 16 rows at once.
+#include "cpu/panel_avx512.h"
+
+namespace dgemma {
+namespace {
+
+/// Bits shift … shift + n - 1 of every lane, n the ones of `mask`.
+__m512i bits(__m512i words, int shift, int mask) {
+    return _mm512_and_si512(_mm512_srl_epi32(words, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32(mask));
+}
+
+__m512 scaled(__m512 factor, __m512i value) { return _mm512_mul_ps(factor, _mm512_cvtepi32_ps(value)); }
+
+/// Scales and minima of Q4_K and Q5_K. words: d and d_min, low bits of scales, of minima, the others' low bits.
+void place_scales(const __m512i words[4], int half, Panel& panel) {
+    const __m512 d = halves(words[0]), d_min = halves(_mm512_srli_epi32(words[0], 16));
+    for (int g = 0; g < 4; ++g) {
+        const auto high = [&](__m512i low, __m512i top) {
+            return _mm512_or_si512(low, _mm512_slli_epi32(bits(top, 8 * g + 6, 3), 4));
+        };
+        _mm512_store_ps(panel.scales[g][half], scaled(d, bits(words[1], 8 * g, 63)));
+        _mm512_store_ps(panel.mins[g][half], scaled(d_min, bits(words[2], 8 * g, 63)));
+        _mm512_store_ps(panel.scales[g + 4][half], scaled(d, high(bits(words[3], 8 * g, 15), words[1])));
+        _mm512_store_ps(panel.mins[g + 4][half], scaled(d_min, high(bits(words[3], 8 * g + 4, 15), words[2])));
+    }
+}
+
+/// 144 bytes: [16 of scales] [128 of nibbles: 32 bytes hold two groups of 32 values].
+void place_q4_k(const uint8_t* blocks, int64_t stride, int64_t /*count*/, int half, Panel& panel) {
+    __m512i scales[4];
+    load_dwords(blocks, stride, 16, scales);
+    place_scales(scales, half, panel);
+    for (int pair = 0; pair < 4; pair += 2) {
+        __m512i dwords[16];
+        load_dwords(blocks + 16 + 32 * pair, stride, 64, dwords);
+        for (int p = 0; p < 2; ++p) {
+            __m512i low[8], high[8];
+            for (int i = 0; i < 8; ++i) {
+                low[i] = and_bytes(dwords[8 * p + i], 15);
+                high[i] = and_bytes(_mm512_srli_epi16(dwords[8 * p + i], 4), 15);
+            }
+            place_group<false>(low, 2 * (pair + p), half, panel);
+            place_group<false>(high, 2 * (pair + p) + 1, half, panel);
+        }
+    }
+}
+
+/// 176 bytes: [16 of scales] [32: bit g is the fifth bit of a value of group g] [128 of nibbles].
+void place_q5_k(const uint8_t* blocks, int64_t stride, int64_t /*count*/, int half, Panel& panel) {
+    __m512i dwords[48];
+    load_dwords(blocks, stride, 176, dwords);
+    place_scales(dwords, half, panel);
+    for (int pair = 0; pair < 4; ++pair) {
+        __m512i low[8], high[8];
+        for (int i = 0; i < 8; ++i) {
+            const __m512i both = dwords[12 + 8 * pair + i];
+            const __m512i fifth = _mm512_srl_epi32(dwords[4 + i], _mm_cvtsi32_si128(2 * pair));
+            low[i] = _mm512_or_si512(and_bytes(both, 15), and_bytes(_mm512_slli_epi16(fifth, 4), 16));
+            high[i] =
+                _mm512_or_si512(and_bytes(_mm512_srli_epi16(both, 4), 15), and_bytes(_mm512_slli_epi16(fifth, 3), 16));
+        }
+        place_group<false>(low, 2 * pair, half, panel);
+        place_group<false>(high, 2 * pair + 1, half, panel);
+    }
+}
+
+/// 210 bytes: [128: low four bits] [64: high two bits] [16 signed scales, each for 16 values] [d: F16], w = d s (q -
+/// 32). In each half of 128 values, 32 bytes of high bits serve four groups of 32.
+void place_q6_k(const uint8_t* blocks, int64_t stride, int64_t /*count*/, int half, Panel& panel) {
+    __m512i dwords[52], end[4];
+    load_dwords(blocks, stride, 208, dwords);
+    load_dwords(blocks + 194, stride, 16, end);
+    const __m512 d = halves(_mm512_srli_epi32(end[3], 16));
+    for (int s = 0; s < 16; ++s) {
+        const __m512i top = _mm512_sll_epi32(dwords[48 + s / 4], _mm_cvtsi32_si128(24 - 8 * (s % 4)));
+        _mm512_store_ps(panel.scales[s][half], scaled(d, _mm512_srai_epi32(top, 24)));
+    }
+    for (int g = 0; g < 8; ++g) {  // the group's low bits are in a nibble of low, its high bits at 2 (g % 4)
+        const __m512i *low = dwords + 16 * (g / 4) + 8 * (g % 2), *high = dwords + 32 + 8 * (g / 4);
+        const __m128i nibble = _mm_cvtsi32_si128(g % 4 / 2 * 4), pair = _mm_cvtsi32_si128(2 * (g % 4));
+        __m512i values[8];
+        for (int i = 0; i < 8; ++i) {
+            const __m512i four = and_bytes(_mm512_srl_epi16(low[i], nibble), 15);
+            const __m512i two = and_bytes(_mm512_slli_epi16(_mm512_srl_epi32(high[i], pair), 4), 48);
+            values[i] = _mm512_sub_epi8(_mm512_or_si512(four, two), _mm512_set1_epi8(32));
+        }
+        place_group<true, 2>(values, g, half, panel);
+    }
+}
+
+}  // namespace
+
+Placer find_placer_256(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_K:
+            return place_q4_k;
+        case GGML_TYPE_Q5_K:
+            return place_q5_k;
+        case GGML_TYPE_Q6_K:
+            return place_q6_k;
+        default:
+            return nullptr;
+    }
+}
+
+}  // namespace dgemma
