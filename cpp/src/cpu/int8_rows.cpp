@@ -1,5 +1,6 @@
 #include "cpu/int8_rows.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace dgemma {
@@ -11,13 +12,17 @@ constexpr float kRoundTo128 = 12582912.0f + 128.0f;
 }  // namespace
 
 void quantise_group(const float* x, uint8_t* row, int64_t k, int64_t group) {
-    float most = 0, nothing = 0;  // not a number where a value is none, so that the product is none either
+    // The largest size as the largest bits, which compilers know how to find many values at a time; those of an
+    // infinity or of no number are larger than any other.
+    uint32_t most_bits = 0;
     for (int64_t i = 0; i < kGroup; ++i) {
-        const float size = x[i] < 0 ? -x[i] : x[i];
-        most = size > most ? size : most;
-        nothing += x[i] * 0.0f;
+        uint32_t bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        most_bits = std::max(most_bits, bits & 0x7fffffffu);
     }
-    const float d = most / 127.0f + nothing, inverse = most > 0 ? 127.0f / most : 0.0f;
+    float most;
+    std::memcpy(&most, &most_bits, sizeof most);
+    const float d = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
     uint8_t* q = row + group * kGroup;
     int32_t sum = 0;
     for (int64_t i = 0; i < kGroup; ++i) {
