@@ -172,6 +172,7 @@ void init_engine(nb::module_& m) {
              "kv_f32"_a, "exact"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
         .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
+        .def_prop_ro("n_batch", [](const dgemma::Engine& engine) { return engine.options().n_batch; })
         .def("memory", &dgemma::Engine::memory, Release())
         .def("session", &make_session, Release());
     init_events(m);

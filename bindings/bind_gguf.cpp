@@ -73,5 +73,6 @@ void init_gguf(nb::module_& m) {
             return dgemma::plan_memory(path.string(), options);
         },
         "path"_a, "n_ctx"_a, "kv_type"_a, "n_batch"_a, nb::call_guard<nb::gil_scoped_release>(),
-        "device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU.");
+        "device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU. "
+        "n_batch: 0 for the engine's own choice.");
 }

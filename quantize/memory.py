@@ -15,7 +15,7 @@ from .quantizer import plan_model
 from .recipes import Recipe
 
 DEFAULT_CONTEXT = 8192
-_KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses when it is not told otherwise
+_KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses on a card when it is not told otherwise
 
 
 def memory_beside_weights(model: Model, n_ctx: int | None) -> tuple[int, dict[str, int]]:

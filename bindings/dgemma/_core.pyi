@@ -68,7 +68,7 @@ def read_gguf(path: str | os.PathLike) -> GgufInfo:
 
 def plan_memory(path: str | os.PathLike, n_ctx: int, kv_type: str, n_batch: int) -> dict[str, dict[str, int]]:
     """
-    device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU.
+    device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU. n_batch: 0 for the engine's own choice.
     """
 
 def convert_rows(rows: NDArray[numpy.uint8], from_type: str, to_type: str, n_cols: int, importance: NDArray[numpy.float32] | None, n_threads: int) -> tuple[NDArray[numpy.uint8], tuple[int, int, float] | None]:
@@ -214,6 +214,9 @@ class Engine:
 
     @property
     def n_ctx(self) -> int: ...
+
+    @property
+    def n_batch(self) -> int: ...
 
     def memory(self) -> dict[str, dict[str, int]]: ...
 

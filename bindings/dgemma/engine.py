@@ -154,8 +154,9 @@ class Engine:
     path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds;
     None = 8192, or what the model was made for where that is less. n_gpu_layers: the head
     and that many of the last layers go to the GPU, -1 = everything, 0 = CPU only. n_threads: None = one for each core
-    that this process may use. kv_type: "f16" or "f32", of the cache. n_batch: tokens of one encoder pass. exact: F32
-    cache and no approximation anywhere, for comparing numbers.
+    that this process may use. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no approximation anywhere,
+    for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where our own products multiply every layer's
+    experts on the CPU, 256 elsewhere.
 
     Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range,
     ``BackendError`` where a device fails or memory does not suffice.
@@ -169,7 +170,7 @@ class Engine:
         n_threads: int | None = None,
         kv_type: KvType = "f16",
         exact: bool = False,
-        n_batch: int = 256,
+        n_batch: int | None = None,
     ) -> None:
         if kv_type not in ("f16", "f32"):
             raise RequestError(f'kv_type must be "f16" or "f32", not {kv_type!r}: other types lose the attention')
@@ -182,11 +183,12 @@ class Engine:
             n_ctx=n_ctx or 0,
             n_gpu_layers=min(n_gpu_layers, _LARGEST),
             n_threads=n_threads or _usable_cores(),
-            n_batch=n_batch,
+            n_batch=n_batch or 0,
             kv_f32=kv_type == "f32",
             exact=exact,
         )
         self.n_ctx = self._native.n_ctx
+        self.n_batch = self._native.n_batch
         self.info = _info(self._native.info)
 
     @property

@@ -52,7 +52,7 @@ def test_the_plan_is_what_is_allocated(model_path, type: str, n_ctx: int, kv_typ
     path = model_path("short", type)
     engine = Engine(path, n_ctx=n_ctx, kv_type=kv_type)
     session = engine.session()
-    assert core.plan_memory(str(path), n_ctx, kv_type, 256) == engine.memory
+    assert core.plan_memory(str(path), n_ctx, kv_type, 0) == engine.memory
     del session
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .._core import GgufInfo
 
 # What Engine uses when it is not told otherwise.
-_CONTEXT, _KV_TYPE, _N_BATCH = 8192, "f16", 256
+_CONTEXT, _KV_TYPE, _N_BATCH = 8192, "f16", 0
 _LONGEST_CONTEXT = 1 << 24  # 64 times what the model was made for; the engine counts in 32 bits
 _PURPOSES = ("weights", "kv", "compute", "sampler")
 _LONGEST_ARRAY = 64  # in JSON; a vocabulary is not metadata for people, nor for most programs

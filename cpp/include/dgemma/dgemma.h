@@ -161,7 +161,7 @@ struct EngineOptions {
     int n_ctx = 0;          // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
     int n_gpu_layers = -1;  // the head and this many of the last layers go to the GPU, -1 = everything
     int n_threads = 0;      // 0 = one for each core this process may use
-    int n_batch = 256;      // tokens of one encoder pass
+    int n_batch = 0;        // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
     bool kv_f32 = false;    // F32 key/value cache instead of F16
     bool exact = false;     // F32 cache and nothing approximate: for comparing with a reference
     /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).

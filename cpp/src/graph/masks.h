@@ -31,8 +31,13 @@ PassShape pass_shape(Pass pass, int64_t n_past, int64_t n_tokens, const KvShape&
 /// Rows of the queries that attention is given: at least 64 (see graph/attention.cpp).
 int64_t padded_queries(int64_t n_tokens);
 
-/// [keys, padded_queries(n_tokens)], 0 where the query sees the cell and -inf elsewhere; padding rows are all -inf.
-std::vector<ggml_fp16_t> full_mask(const PassShape& shape, int64_t n_past);
-std::vector<ggml_fp16_t> ring_mask(const PassShape& shape, int64_t n_past, int64_t window, int64_t ring_cells);
+constexpr int64_t kMaskRows =
+    16;  // made at a time: a whole mask of a long context would be megabytes beside the graph's
+
+/// Rows first … first + kMaskRows - 1 of a mask [keys, padded_queries(n_tokens)], as far as it has them: 0 where the
+/// query sees the cell and -inf elsewhere; padding rows are all -inf.
+std::vector<ggml_fp16_t> full_mask_rows(const PassShape& shape, int64_t n_past, int64_t first);
+std::vector<ggml_fp16_t> ring_mask_rows(const PassShape& shape, int64_t n_past, int64_t first, int64_t window,
+                                        int64_t ring_cells);
 
 }  // namespace dgemma

@@ -49,6 +49,16 @@ void set_input(ggml_tensor* tensor, const std::vector<T>& values) {
     if (tensor->buffer != nullptr) ggml_backend_tensor_set(tensor, values.data(), 0, values.size() * sizeof(T));
 }
 
+template <typename Rows>
+void set_mask(ggml_tensor* mask, Rows rows) {
+    if (mask->buffer == nullptr) return;
+    for (int64_t first = 0; first < mask->ne[1]; first += kMaskRows) {
+        const std::vector<ggml_fp16_t> some = rows(first);
+        ggml_backend_tensor_set(mask, some.data(), static_cast<size_t>(first) * mask->nb[1],
+                                some.size() * sizeof(ggml_fp16_t));
+    }
+}
+
 }  // namespace
 
 PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
@@ -153,8 +163,10 @@ void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* so
     set_input(inputs_.positions, positions);
     set_input(inputs_.full_cells, full);
     set_input(inputs_.ring_cells, ring);
-    set_input(inputs_.full_mask, full_mask(shape_, n_past));
-    set_input(inputs_.ring_mask, ring_mask(shape_, n_past, model_.hparams().window, cache_.shape().ring_cells));
+    set_mask(inputs_.full_mask, [&](int64_t first) { return full_mask_rows(shape_, n_past, first); });
+    set_mask(inputs_.ring_mask, [&](int64_t first) {
+        return ring_mask_rows(shape_, n_past, first, model_.hparams().window, cache_.shape().ring_cells);
+    });
     masked_past_ = n_past;
 }
 
