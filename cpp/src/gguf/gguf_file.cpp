@@ -75,7 +75,8 @@ void GgufFile::open_part(const std::string& path) {
                         "; the file is damaged, cut off, or made for another version of ggml");
     }
     paths_.push_back(path);
-    parts_.push_back({std::move(mapping), std::move(header)});
+    const uint64_t data_offset = gguf_get_data_offset(header.get());
+    parts_.push_back({std::move(mapping), std::move(header), data_offset});
 }
 
 void GgufFile::open_rest(const std::string& given_path) {
@@ -114,7 +115,7 @@ void GgufFile::collect_tensors(size_t file) {
     const MappedFile& mapping = parts_[file].mapping;
     const int64_t n = gguf_get_n_tensors(header);
     if (n > kMaxTensors) throw FileError(paths_[file] + ": names " + std::to_string(n) + " tensors; it is damaged");
-    const uint64_t start = gguf_get_data_offset(header);
+    const uint64_t start = parts_[file].data_offset;
     for (int64_t i = 0; i < n; ++i) {
         TensorData tensor{};
         tensor.name = gguf_get_tensor_name(header, i);
@@ -152,7 +153,7 @@ uint64_t GgufFile::fingerprint() const {
     const auto add = [&](const uint8_t* data, uint64_t n) {
         for (uint64_t i = 0; i < n; ++i) hash = (hash ^ data[i]) * 0x100000001b3u;
     };
-    for (const Part& part : parts_) add(part.mapping.data(), gguf_get_data_offset(part.header.get()));
+    for (const Part& part : parts_) add(part.mapping.data(), part.data_offset);
     constexpr uint64_t kPieces = 8, kPieceBytes = 1024;
     for (const TensorData& tensor : tensors_) {
         if (tensor.n_bytes <= kPieces * kPieceBytes) {
@@ -163,6 +164,10 @@ uint64_t GgufFile::fingerprint() const {
         for (uint64_t i = 0; i < kPieces; ++i) add(tensor.data + i * stride, kPieceBytes);
     }
     return hash;
+}
+
+void GgufFile::forget_metadata() {
+    for (Part& part : parts_) part.header.reset();
 }
 
 void GgufFile::fail(const std::string& what, size_t file) const { throw FileError(paths_[file] + ": " + what); }

@@ -21,6 +21,7 @@ Model::Model(const std::string& path, const Devices& devices, int n_gpu_layers)
     map_cpu_weights(ggml_backend_get_device(devices.cpu()));
     if (devices.gpu() != nullptr) upload_gpu_weights(devices.gpu());
     fill_info();
+    file_.forget_metadata();
 }
 
 void Model::claim_all(bool has_gpu, int n_gpu_layers) {
