@@ -72,8 +72,8 @@ format: $(VENV)/installed ## Format all sources
 bench: $(RANDOM)/random.gguf ## Time load, encode and denoising steps; the last line is JSON
 	$(BIN)/dgemma bench -m $<
 
-bench-growth: $(VENV)/installed ## Measure and draw how the cost of a step and of encoding grows (build/growth.png)
-	OMP_WAIT_POLICY=passive $(BIN)/python examples/bench_growth.py
+bench-growth: $(VENV)/installed ## Measure and draw how the cost of a step and of encoding grows (build/growth.png); MODEL=FILE: of that file
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/bench_growth.py $(if $(MODEL),--model $(MODEL))
 
 REAL ?= build/real-widths
 # Order only: a folder that is there already is never made again.

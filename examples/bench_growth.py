@@ -6,7 +6,8 @@
     encode     encoding a prompt against its length
 
 The models are small and random; what is measured is the shape of the curves. Medians of a few runs: the machine may be
-busy.
+busy. ``--model FILE`` takes prefix and encode of a file of yours in their place, up to ``--longest`` tokens; on a file
+of the real widths that is minutes, and the last line says how many.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dgemma import Engine, Session
+from dgemma import Engine, Session, StepEvent
+from dgemma.bench import ROWS
 from dgemma.convert import convert
 from random_checkpoint import CheckpointConfig, write_checkpoint
 
 SMALL = CheckpointConfig(context=33_280)
 PREFIXES = (256, 1024, 4096, 8192, 16_384, 32_768)
+FILE_PREFIXES = (1, *PREFIXES)  # a step needs a prompt, so that 1 stands for none
 LAYERS = (6, 12, 18, 24)
 CANVASES = (64, 128, 256, 512)
 REPEATS = 5
@@ -39,12 +42,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build"), help="folder for growth.png (build if absent)")
     parser.add_argument("--threads", type=int, default=None, help="as many as cores if absent")
+    parser.add_argument("--model", type=Path, default=None, help="a GGUF file to measure in place of small models")
+    parser.add_argument("--longest", type=int, default=8192, help="of the prefixes with --model (8192 if absent)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        curves = measure(Path(folder), arguments.threads)
+    if arguments.longest < 1:
+        parser.error("--longest must be at least 1")
+    start = time.perf_counter()
+    if arguments.model is None:
+        with tempfile.TemporaryDirectory() as folder:
+            curves = measure(Path(folder), arguments.threads)
+    else:
+        curves = measure_file(arguments.model, arguments.longest, arguments.threads)
+    minutes = (time.perf_counter() - start) / 60
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(curves, arguments.out / "growth.png")
-    print(json.dumps(curves))
+    print(json.dumps(curves | {"minutes": round(minutes, 2)}))
 
 
 def measure(folder: Path, threads: int | None) -> dict[str, Curve]:
@@ -59,15 +71,7 @@ def measure(folder: Path, threads: int | None) -> dict[str, Curve]:
         return engine.session(), engine
 
     session, engine = session_for(SMALL, SMALL.context)
-    prefix: Curve = []
-    encode: Curve = []
-    encode_ms = 0.0  # each longer prompt goes on from the shorter one: nothing is encoded twice
-    for n in PREFIXES:
-        start = time.perf_counter()
-        session.prefill(tokens(engine, n - session.n_past))
-        encode_ms += 1000 * (time.perf_counter() - start)
-        encode.append((n, encode_ms))
-        prefix.append((n, step_ms(session, engine)))
+    prefix, encode = growth_of(session, engine, PREFIXES)
 
     def curve(sizes: tuple[int, ...], config: Callable[[int], CheckpointConfig]) -> Curve:
         points = []
@@ -85,18 +89,46 @@ def measure(folder: Path, threads: int | None) -> dict[str, Curve]:
     }
 
 
+def measure_file(path: Path, longest: int, threads: int | None) -> dict[str, Curve]:
+    """The curves of one file, as far as its prefixes go."""
+    prefixes = tuple(n for n in FILE_PREFIXES if n <= longest)
+    engine = Engine(path, n_ctx=prefixes[-1] + Engine(path).info.canvas_length, n_threads=threads)
+    prefix, encode = growth_of(engine.session(), engine, prefixes)
+    return {"prefix": prefix, "encode": encode}
+
+
+def growth_of(session: Session, engine: Engine, prefixes: tuple[int, ...]) -> tuple[Curve, Curve]:
+    """Milliseconds of a step after each prefix, and of encoding it."""
+    prefix: Curve = []
+    encode: Curve = []
+    encode_ms = 0.0  # each longer prompt goes on from the shorter one: nothing is encoded twice
+    for n in prefixes:
+        start = time.perf_counter()
+        session.prefill(tokens(engine, n - session.n_past))
+        encode_ms += 1000 * (time.perf_counter() - start)
+        encode.append((n, encode_ms))
+        prefix.append((n, step_ms(session, engine)))
+    return prefix, encode
+
+
 def tokens(engine: Engine, n: int) -> list[int]:
     return np.random.default_rng(n).integers(0, engine.info.n_vocab, n).tolist()
 
 
 def step_ms(session: Session, engine: Engine) -> float:
-    canvas = tokens(engine, engine.info.canvas_length)
-    seconds = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        session.denoise(canvas)
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[1:])
+    """The median of a few conditioned steps with sharp rows, as ``dgemma bench`` has them."""
+    config = replace(
+        engine.config,
+        max_denoising_steps=REPEATS + 1,
+        confidence_threshold=0.0,
+        t_min=ROWS["sharp"],
+        t_max=ROWS["sharp"],
+    )
+    ends = []
+    for event in session.generate(max_new_tokens=1, seed=1, config=config):
+        if isinstance(event, StepEvent):
+            ends.append(time.perf_counter())
+    return 1000 * statistics.median(np.diff(ends))
 
 
 def draw(curves: dict[str, Curve], path: Path) -> None:
@@ -105,7 +137,8 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
+    rows = len(curves) // 2
+    figure, panels = plt.subplots(rows, 2, figsize=(9, 3.25 * rows), layout="constrained")
     labels = {
         "prefix": ("tokens before the canvas", "a step, ms"),
         "encode": ("tokens of the prompt", "encoding it, ms"),

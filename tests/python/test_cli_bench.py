@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dgemma.bench import compare_reports, differences
-from dgemma.bench.work import step_work
+from dgemma.bench.work import Work, step_work
 from dgemma.cli import app
 from dgemma.convert import convert
 from random_checkpoint import CheckpointConfig, write_checkpoint
@@ -53,6 +53,28 @@ def test_the_last_line_is_json(report: dict[str, Any]) -> None:
     assert 0 <= report["answer"]["tokens"] <= 2 * 256
 
 
+def test_the_plan_stands_beside_what_was_taken(report: dict[str, Any]) -> None:
+    assert report["planned_bytes"] == sum(size for use, size in report["memory"]["CPU"].items() if use != "weights")
+
+
+def test_a_cold_start(model: Path) -> None:
+    result = run(model, "--cold", "--steps", "1", "-ub", "7")
+    assert result.exit_code == 0, result.output
+    assert "ready from the disk" in result.stdout
+    new = json.loads(result.stdout.splitlines()[-1])
+    cold = new["cold"]
+    assert new["n_batch"] == 7
+    assert 0 < cold["load_seconds"] <= cold["ready_seconds"] <= cold["load_seconds"] + cold["first_answer_seconds"]
+    assert cold["read_seconds"] > 0
+
+
+def test_a_cold_start_where_no_file_can_be_forgotten(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.posix_fadvise", raising=False)
+    result = run(model, "--cold")
+    assert result.exit_code == 1
+    assert "on Linux only" in result.stderr
+
+
 def test_temperatures_make_rows_sharp_and_flat(report: dict[str, Any]) -> None:
     assert report["entropy"]["sharp"] < report["entropy"]["mixed"] < report["entropy"]["flat"]
 
@@ -64,7 +86,14 @@ def test_every_part_is_there(report: dict[str, Any]) -> None:
 
 
 def test_the_table_is_for_people(output: str) -> None:
-    for words in ("encode 30 tokens", "commit a canvas", "sharp rows", "self conditioning", "Limits of this machine"):
+    for words in (
+        "encode 30 tokens",
+        "commit a canvas",
+        "sharp rows",
+        "self conditioning",
+        "Limits of this machine",
+        "planned beside",
+    ):
         assert words in output
 
 
@@ -104,6 +133,23 @@ def test_the_work_of_a_step(model: Path) -> None:
     full = sum(not config.is_sliding(i) for i in range(config.layers))
     more = 4 * 4990 * config.canvas * config.heads * config.head_dim_full * full
     assert longer["attention"].operations - work["attention"].operations == more
+
+
+def test_each_operation_has_the_rate_of_what_it_multiplies(model: Path, tmp_path: Path) -> None:
+    from dgemma._native import core
+
+    quantised = tmp_path / "q8_0.gguf"
+    convert(write_checkpoint(tmp_path / "checkpoint", CheckpointConfig()), quantised, type="q8_0")
+    for path, kind in ((model, "bf16"), (quantised, "int8")):
+        work = step_work(core.read_gguf(str(path)), n_past=10)
+        for part in ("head", "experts", "dense_ffn"):
+            assert getattr(work[part], kind) == work[part].operations > 0
+        assert work["self_conditioning"].bf16 == work["self_conditioning"].operations
+    # Projections are quantised, scores and mixing are not.
+    assert work["attention"].int8 > 0 < work["attention"].bf16
+    limits = {"int8_ops_per_second": 4.0, "bf16_ops_per_second": 2.0, "f32_ops_per_second": 1.0}
+    assert Work(8.0, 6.0, 5.0).least_seconds(limits) == 2 + 3 + 5
+    assert Work(8.0).least_seconds(limits | {"int8_ops_per_second": None}) == 4
 
 
 @pytest.mark.parametrize("text", ["", "0", "20,", "many"])

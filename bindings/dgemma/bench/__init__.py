@@ -7,6 +7,6 @@ Nothing is printed; docs/performance.md says what each figure means.
 """
 
 from .comparing import Change, compare_reports, differences
-from .measuring import Plan, measure
+from .measuring import ROWS, Plan, measure
 
-__all__ = ["Change", "Plan", "compare_reports", "differences", "measure"]
+__all__ = ["ROWS", "Change", "Plan", "compare_reports", "differences", "measure"]

@@ -30,13 +30,15 @@ def compare_reports(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes two reports measure different things; a comparison says so."""
-    keys = ("model", "file_type", "n_params", "machine", "threads", "steps", "prompt_tokens")
+    keys = ("model", "file_type", "n_params", "machine", "threads", "n_batch", "steps", "prompt_tokens")
     return [key for key in keys if old.get(key) != new.get(key)]
 
 
 def _figures(report: dict[str, Any]) -> Iterator[tuple[str, float, bool]]:
     """(name, value, whether more is better)"""
     yield "load, s", report["load_seconds"], False
+    if "cold" in report:
+        yield "ready from the disk, s", report["cold"]["ready_seconds"], False
     for tokens, rate in report["encode_tokens_per_second"].items():
         yield f"encode {tokens}, tokens/s", rate["median"], True
     yield "commit, ms", report["commit_ms"]["median"], False

@@ -6,16 +6,19 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import ModelFileError, RequestError
+
 _STATUS = Path("/proc/self/status")  # Linux
 _COPY_BYTES = 1 << 27  # a thread; several times any cache
 _ROWS, _COLUMNS, _N = 2048, 2048, 256  # the int8 product of each thread
 _F32 = 1024
+_READ_BYTES = 1 << 23
 _REPEATS = 5
 
 
@@ -31,10 +34,12 @@ def processor() -> str:
 
 def limits(threads: int) -> dict[str, float | None]:
     """Best of a few runs: bytes a second of a plain copy (read and written ones), operations a second of f32 products
-    by numpy (on its own threads) and of our int8 kernel on ``threads`` threads; None where this processor has none."""
+    by numpy (on its own threads), and on ``threads`` threads of our 16-bit kernel (self-conditioning's dense product)
+    and our int8 kernel; None where this processor has no int8 kernel of ours."""
     return {
         "copy_bytes_per_second": _copy_rate(threads),
         "f32_ops_per_second": _f32_rate(),
+        "bf16_ops_per_second": _bf16_rate(threads),
         "int8_ops_per_second": _int8_rate(threads),
     }
 
@@ -59,6 +64,17 @@ def _f32_rate() -> float:
     return 2 * _F32**3 / _best_seconds(lambda _: a @ a, 1)
 
 
+def _bf16_rate(threads: int) -> float:
+    """With every probability the same, nothing is left out. Where the processor has no 16-bit products the kernel takes
+    f32 ones, and so does what is compared with it."""
+    from .._native import core
+
+    z = np.zeros((_N, _ROWS), np.float32)
+    embedding = np.zeros((_ROWS, 2 * _COLUMNS), np.uint8)
+    seconds = _best_seconds(lambda _: core.multiply_soft(z, embedding, "bf16", _COLUMNS, 1e-4, threads), 1)
+    return 2 * _ROWS * _COLUMNS * _N / seconds
+
+
 def _int8_rate(threads: int) -> float | None:
     from .._native import core
 
@@ -70,6 +86,30 @@ def _int8_rate(threads: int) -> float | None:
     columns = random.standard_normal((_N, _COLUMNS), dtype=np.float32)
     seconds = _best_seconds(lambda _: core.multiply_rows(weights, "q8_0", columns), threads)
     return 2 * _ROWS * _COLUMNS * _N * threads / seconds
+
+
+def forget_files(paths: Iterable[str]) -> None:
+    """Takes files out of the system's page cache. RequestError where that cannot be asked for."""
+    if not hasattr(os, "posix_fadvise"):
+        raise RequestError("a cold start can be measured on Linux only: no other system forgets a file when asked to")
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
+
+
+def read_files(paths: Iterable[str]) -> None:
+    """Reads files from one end to the other. ModelFileError where one cannot be read."""
+    buffer = bytearray(_READ_BYTES)
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def peak_resident_bytes() -> int | None:

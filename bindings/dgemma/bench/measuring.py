@@ -38,22 +38,24 @@ class Plan:
     threads: int | None = None
     n_gpu_layers: int = -1
     n_ctx: int | None = None
+    n_batch: int | None = None
+    cold: bool = False
 
 
 def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambda phase: None) -> dict[str, Any]:
     """A report that ``json.dumps`` takes. Times are of this process's wall clock; each spread has median, least, most.
 
-    Raises what ``Engine`` raises, and ``ContextError`` where a prompt does not fit.
+    Raises what ``Engine`` raises, ``ContextError`` where a prompt does not fit, and ``RequestError`` where ``cold`` is
+    asked for and the system cannot forget a file.
     """
-    import dgemma
-
+    cold = {} if not plan.cold else {"cold": _cold(path, plan, progress)}
     before = machine.own_bytes()
     progress("load")
     start = time.perf_counter()
-    engine = dgemma.Engine(path, n_ctx=plan.n_ctx, n_gpu_layers=plan.n_gpu_layers, n_threads=plan.threads)
+    engine = _engine(path, plan)
     load_seconds = time.perf_counter() - start
     session = engine.session()
-    report = _heading(engine, path, plan) | {"load_seconds": round(load_seconds, 4)}
+    report = _heading(engine, path, plan) | {"load_seconds": round(load_seconds, 4)} | cold
     report["encode_tokens_per_second"] = {}
     for n in plan.prompt_tokens:
         progress(f"encode {n}")
@@ -67,9 +69,10 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
         _steps(session, prompt, _config(engine, plan, temperature), plan.repeats, rows, report)
     progress("answer")
     report["answer"] = _answer(session, prompt, plan, engine)
-    peak, own = machine.peak_resident_bytes(), machine.own_bytes()
     report["memory"] = engine.memory
-    report["peak_resident_bytes"] = peak
+    report["planned_bytes"] = sum(sum(uses.values()) - uses.get("weights", 0) for uses in engine.memory.values())
+    report["peak_resident_bytes"] = machine.peak_resident_bytes()
+    own = machine.own_bytes()
     report["own_bytes"] = own - before if own is not None and before is not None else None
     progress("limits")
     report["limits"] = machine.limits(report["threads"])
@@ -79,6 +82,46 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
         for rows in (ROWS if plan.steps > 1 else ())
     }
     return report
+
+
+def _engine(path: str | os.PathLike[str], plan: Plan) -> Engine:
+    from ..engine import Engine
+
+    return Engine(path, n_ctx=plan.n_ctx, n_gpu_layers=plan.n_gpu_layers, n_threads=plan.threads, n_batch=plan.n_batch)
+
+
+def _cold(path: str | os.PathLike[str], plan: Plan, progress: Progress) -> dict[str, float]:
+    """What a start takes when nothing of the file is in memory, beside reading it plainly. Weights are read when they
+    are first used, so that being ready takes the load and what the first answer takes longer than a later one."""
+    from .._native import core
+
+    files = core.read_gguf(os.fspath(path)).paths
+    progress("read from the disk")
+    machine.forget_files(files)
+    read_seconds = _timed(lambda: machine.read_files(files))
+    machine.forget_files(files)
+    progress("load from the disk")
+    start = time.perf_counter()
+    engine = _engine(path, plan)
+    load_seconds = time.perf_counter() - start
+    session, prompt = engine.session(), _tokens(engine, plan.prompt_tokens[0])
+    config = _config(engine, replace(plan, steps=2), ROWS["sharp"])
+
+    def answer() -> None:
+        session.truncate(0)
+        for _ in session.generate(prompt, max_new_tokens=1, seed=1, config=config):
+            pass
+
+    first, later = _timed(answer), _timed(answer)
+    ready = load_seconds + max(first - later, 0.0)
+    return {
+        "read_seconds": round(read_seconds, 4),
+        "load_seconds": round(load_seconds, 4),
+        "first_answer_seconds": round(first, 4),
+        "later_answer_seconds": round(later, 4),
+        "ready_seconds": round(ready, 4),
+        "ready_over_read": round(ready / read_seconds, 3),
+    }
 
 
 def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[str, Any]:
@@ -96,6 +139,7 @@ def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[s
         "blocks": plan.blocks,
         "repeats": plan.repeats,
         "n_ctx": engine.n_ctx,
+        "n_batch": engine.n_batch,
     }
 
 
@@ -207,7 +251,6 @@ def _parts(
         if isinstance(event, StepEvent):
             steps.append(session.take_parts())
     work = step_work(core.read_gguf(os.fspath(path)), len(prompt))
-    rate = limits["int8_ops_per_second"] or limits["f32_ops_per_second"]
     copy = limits["copy_bytes_per_second"]
     parts: dict[str, dict[str, float | None]] = {}
     for part in sorted(steps[-1], key=lambda part: -steps[-1][part]):
@@ -217,7 +260,7 @@ def _parts(
             "ms": round(1000 * seconds, 3),
             "gop": None if todo is None else round(todo.operations / 1e9, 4),
             "mb": None if todo is None else round(todo.bytes / 1e6, 3),
-            "share_of_matrix_rate": None if todo is None or not rate else _share(todo.operations / rate, seconds),
+            "share_of_matrix_rate": None if todo is None else _share(todo.least_seconds(limits), seconds),
             "share_of_copy_rate": None if todo is None or not copy else _share(todo.bytes / copy, seconds),
         }
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,18 +26,41 @@ _PARTS = (  # the first that a tensor's name contains
 
 @dataclass(frozen=True)
 class Work:
-    """One multiplication and one addition are two operations."""
+    """Operations by what they multiply, of which machine.limits() has a rate each: quantised weights (int8), 16-bit
+    values (bf16) or others (f32). One multiplication and one addition are two operations."""
 
-    operations: float = 0.0
+    int8: float = 0.0
+    bf16: float = 0.0
+    f32: float = 0.0
     bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.operations + other.operations, self.bytes + other.bytes)
+        return Work(self.int8 + other.int8, self.bf16 + other.bf16, self.f32 + other.f32, self.bytes + other.bytes)
+
+    @property
+    def operations(self) -> float:
+        return self.int8 + self.bf16 + self.f32
+
+    def least_seconds(self, limits: Mapping[str, float | None]) -> float:
+        """What the operations take at the limits; without an int8 kernel, quantised weights are multiplied at the
+        fastest of the others."""
+        bf16, f32 = limits["bf16_ops_per_second"], limits["f32_ops_per_second"]
+        assert bf16 is not None
+        assert f32 is not None
+        int8 = limits["int8_ops_per_second"] or max(bf16, f32)
+        return self.int8 / int8 + self.bf16 / bf16 + self.f32 / f32
+
+
+def _product(type: str, operations: float, n_bytes: float) -> Work:
+    """With weights of a type, by ggml's name of it."""
+    kind = {"f32": "f32", "f16": "bf16", "bf16": "bf16"}.get(type, "int8")
+    return Work(bytes=n_bytes, **{kind: operations})
 
 
 def step_work(info: GgufInfo, n_past: int) -> dict[str, Work]:
-    """A step over one canvas after ``n_past`` tokens. Self-conditioning is counted as the dense product: where rows are
-    sharp, the engine does a small part of it. The cache is counted at 16 bits."""
+    """A step over one canvas after ``n_past`` tokens. Self-conditioning is counted as the dense product, in 16 bits
+    unless the embedding is F32: where rows are sharp, the engine does a small part of it. Attention's scores and mixing
+    are counted at 16 bits, which is what the cache holds."""
     meta = {key.removeprefix("diffusion-gemma."): value for key, value in info.metadata.items()}
     canvas = _number(info.metadata, "diffusion.canvas_length")
     used, experts = _number(meta, "expert_used_count"), _number(meta, "expert_count")
@@ -51,15 +74,16 @@ def step_work(info: GgufInfo, n_past: int) -> dict[str, Work]:
     for tensor in info.tensors:
         values = math.prod(tensor.shape)
         if tensor.name == "token_embd.weight":
-            add("self_conditioning", Work(2.0 * values * canvas, tensor.n_bytes))
-            add("head", Work(2.0 * values * canvas, tensor.n_bytes))
+            soft = "f32" if tensor.type == "f32" else "bf16"
+            add("self_conditioning", _product(soft, 2.0 * values * canvas, tensor.n_bytes))
+            add("head", _product(tensor.type, 2.0 * values * canvas, tensor.n_bytes))
             # The sampler reads each logit once at the least.
-            add("sampler", Work(0.0, 4.0 * canvas * tensor.shape[1]))
+            add("sampler", Work(bytes=4.0 * canvas * tensor.shape[1]))
         part = _part(tensor)
         if part == "experts" and len(tensor.shape) == 3:
-            add(part, Work(2.0 * values * canvas * share, tensor.n_bytes * touched))
+            add(part, _product(tensor.type, 2.0 * values * canvas * share, tensor.n_bytes * touched))
         elif part is not None:
-            add(part, Work(2.0 * values * canvas, tensor.n_bytes))
+            add(part, _product(tensor.type, 2.0 * values * canvas, tensor.n_bytes))
     for layer in _attention(info, meta, canvas, n_past):
         add("attention", layer)
     return work
@@ -81,7 +105,7 @@ def _attention(info: GgufInfo, meta: dict[str, object], canvas: int, n_past: int
         layer = name.removesuffix("attn_q.weight")
         sliding = layer + "attn_v.weight" in widths  # full layers have no values of their own
         keys = canvas + (min(n_past, window - 1) if sliding else n_past)
-        yield Work(4.0 * keys * canvas * width, 4.0 * keys * widths[layer + "attn_k.weight"])
+        yield Work(bf16=4.0 * keys * canvas * width, bytes=4.0 * keys * widths[layer + "attn_k.weight"])
 
 
 def _number(metadata: dict[str, object], key: str) -> int:

@@ -47,6 +47,22 @@ def bench(
     context: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, metavar="N", help="Room for N tokens; 8192 if absent.")
     ] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "-ub",
+            "--ubatch-size",
+            min=1,
+            metavar="N",
+            help="Encode N tokens at a time. If absent: 384 where our own products encode on the CPU, 256 elsewhere.",
+        ),
+    ] = None,
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold", help="First time a start with the file out of the page cache, beside reading it. Linux only."
+        ),
+    ] = False,
     compare: Annotated[
         Path | None, typer.Option("--compare", metavar="OLD.json", help="Say what changed since a saved report.")
     ] = None,
@@ -59,7 +75,7 @@ def bench(
     from ..bench import Plan, compare_reports, measure
 
     old = None if compare is None else _read(compare)
-    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, gpu_layers, context)
+    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, gpu_layers, context, chunk, cold)
     with Console(stderr=True).status("load") as status:
         report = measure(model, plan, status.update)
     if not as_json:
@@ -93,6 +109,9 @@ def _show(report: dict[str, Any], console: Console) -> None:
     )
     table = _table("Phases", "phase", "median", "least", "most", "unit")
     table.add_row("load", f"{report['load_seconds']:.2f}", "", "", "s")
+    if cold := report.get("cold"):
+        table.add_row("read the file from the disk", f"{cold['read_seconds']:.2f}", "", "", "s")
+        table.add_row("ready from the disk", f"{cold['ready_seconds']:.2f}", "", "", "s")
     for tokens, rate in report["encode_tokens_per_second"].items():
         _add_spread(table, f"encode {tokens} tokens", rate, "tokens/s")
     _add_spread(table, "commit a canvas", report["commit_ms"], "ms")
@@ -107,9 +126,13 @@ def _show(report: dict[str, Any], console: Console) -> None:
         console.print(_parts_table(rows, parts, report["step_ms"][rows]["median"]), "", sep="\n")
     limits = ", ".join(f"{key.split('_')[0]} {value / 1e9:.0f}" for key, value in report["limits"].items() if value)
     console.print(f"Limits of this machine, in 10^9 a second: {limits}", highlight=False)
-    if report["peak_resident_bytes"] is not None:
-        own = "" if report["own_bytes"] is None else f", of the engine's own {decimal(report['own_bytes'])}"
-        console.print(f"Peak memory: {decimal(report['peak_resident_bytes'])} with the file{own}", highlight=False)
+    sizes = {
+        "planned beside the weights": report["planned_bytes"],
+        "taken": report["own_bytes"],
+        "peak with the file": report["peak_resident_bytes"],
+    }
+    known = ", ".join(f"{name} {decimal(size)}" for name, size in sizes.items() if size is not None)
+    console.print(f"Memory: {known}", highlight=False)
 
 
 def _parts_table(rows: str, parts: dict[str, dict[str, Any]], step_ms: float) -> Table:
