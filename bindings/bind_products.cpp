@@ -9,6 +9,7 @@ namespace {
 
 using Weights = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Columns = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 Array2<float> multiply_rows(const Weights& weights, const std::string& type, const Columns& columns) {
     const size_t n_rows = weights.shape(0), n_cols = columns.shape(1), n = columns.shape(0);
@@ -41,6 +42,24 @@ Array2<float> multiply_soft(const Columns& z, const Weights& embedding, const st
     return Array2<float>(data, {n, columns}, owner);
 }
 
+Array3<float> attend_rows(const Heads& q, const Heads& k, const Heads& v, const Columns& mask, int n_threads) {
+    const size_t n = q.shape(0), heads = q.shape(1), head_dim = q.shape(2);
+    const size_t keys = k.shape(0), kv_heads = k.shape(1);
+    if (k.shape(2) != head_dim || v.shape(0) != keys || v.shape(1) != kv_heads || v.shape(2) != head_dim) {
+        throw nb::value_error("keys and values are not both [keys, KV heads, width of q's heads]");
+    }
+    if (mask.shape(0) != n || mask.shape(1) != keys) throw nb::value_error("the mask is not [queries, keys]");
+    auto* data = new float[n * heads * head_dim];
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    {
+        const nb::gil_scoped_release release;
+        const auto size = [](size_t x) { return static_cast<int64_t>(x); };
+        dgemma::attend_rows({size(head_dim), size(heads), size(kv_heads), size(n), size(keys), q.data(), k.data(),
+                             v.data(), mask.data(), n_threads, data});
+    }
+    return Array3<float>(data, {n, heads, head_dim}, owner);
+}
+
 }  // namespace
 
 void init_products(nb::module_& m) {
@@ -56,4 +75,11 @@ void init_products(nb::module_& m) {
                   "n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]"),
           "softmax(z) [n, rows] times the embedding's rows [rows, bytes] times sqrt(n_cols), as self-conditioning has "
           "it: [n, n_cols].");
+    m.def("has_own_attention", &dgemma::has_own_attention,
+          "Whether this processor has a kernel of ours for attention over an F16 cache.");
+    m.def("attend_rows", &attend_rows, "q"_a, "k"_a, "v"_a, "mask"_a, "n_threads"_a,
+          nb::sig("def attend_rows(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: NDArray[numpy.float32], "
+                  "mask: NDArray[numpy.float32], n_threads: int) -> NDArray[numpy.float32]"),
+          "softmax(k q + mask) v for queries [n, heads, width] over keys and values [keys, kv_heads, width] as an F16 "
+          "cache holds them: [n, heads, width]. Raises RequestError where there is no kernel.");
 }

@@ -25,6 +25,8 @@ template <typename T>
 using Array1 = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 template <typename T>
 using Array2 = nb::ndarray<nb::numpy, T, nb::ndim<2>>;
+template <typename T>
+using Array3 = nb::ndarray<nb::numpy, T, nb::ndim<3>>;
 
 /// A fresh numpy array with the values of a vector.
 template <typename T, typename From = T>

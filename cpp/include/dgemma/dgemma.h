@@ -142,6 +142,22 @@ struct RowProduct {
 };
 void multiply_rows(const RowProduct& product);
 
+/// Whether this processor has a kernel of ours for attention over an F16 cache; ggml's is used otherwise.
+bool has_own_attention();
+
+/// softmax(k q + mask) v for each query and head, as the engine computes it on such a processor outside `exact`: keys
+/// and values in F16, then all factors in BF16 (cpp/src/cpu/attention.h). RequestError where has_own_attention() says
+/// no, head_dim is not a multiple of 32, or heads is not one of kv_heads.
+struct RowAttention {
+    int64_t head_dim, heads, kv_heads, n, keys;
+    const float* q;      // [n, heads, head_dim]
+    const float *k, *v;  // [keys, kv_heads, head_dim]
+    const float* mask;   // [n, keys]: 0, or -inf for a key that is hidden
+    int n_threads;
+    float* result;  // [n, heads, head_dim]
+};
+void attend_rows(const RowAttention& rows);
+
 /// softmax(z) times the rows of an embedding times sqrt(n_cols), as self-conditioning computes it.
 struct SoftProduct {
     const float* z;  // [n, n_rows]

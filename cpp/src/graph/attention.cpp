@@ -1,3 +1,5 @@
+#include "cpu/attention.h"
+
 #include "graph/layer.h"
 
 namespace dgemma {
@@ -13,6 +15,19 @@ ggml_tensor* build_rope(const GraphScope& g, const LayerHparams& layer, const La
 ggml_tensor* view_heads(const GraphScope& g, const LayerHparams& layer, ggml_tensor* cells, int64_t keys) {
     return ggml_view_3d(g.ctx, cells, layer.head_dim, keys, layer.kv_heads, cells->nb[1],
                         ggml_row_size(cells->type, layer.head_dim), 0);
+}
+
+/// ggml's attention of q [hd, heads, n] over k and v [hd, keys, kv]: [hd, heads, padded_queries(n)].
+ggml_tensor* build_ggml_attention(const GraphScope& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
+                                  ggml_tensor* mask) {
+    // At least 64 queries: below that ggml-cpu takes another path, which accumulates F16 values in F16, and with one
+    // query splits the keys by thread, so that the result would depend on the number of threads.
+    const int64_t n = q->ne[2], padded = padded_queries(n);
+    if (padded > n) q = ggml_pad(g.ctx, q, 0, 0, static_cast<int>(padded - n), 0);
+    ggml_tensor* attention = ggml_flash_attn_ext(g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), k, v, mask, /*scale=*/1.0f,
+                                                 /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);
+    ggml_prec_set_acc(attention, GGML_PREC_F32);
+    return attention;
 }
 
 }  // namespace
@@ -45,15 +60,10 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
     q = build_rope(g, layer, w, build_norm(g, q, w.attn_q_norm));  // [hd, heads, n]
     const KvCache::Layer written = build_kv_write(g, w, i, x);
 
-    // At least 64 queries: below that ggml-cpu takes another path, which accumulates F16 values in F16, and with one
-    // query splits the keys by thread, so that the result would depend on the number of threads.
-    const int64_t padded = padded_queries(n);
-    if (padded > n) q = ggml_pad(g.ctx, q, 0, 0, static_cast<int>(padded - n), 0);
-    ggml_tensor* attention = ggml_flash_attn_ext(
-        g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view_heads(g, layer, written.k, keys),
-        view_heads(g, layer, written.v, keys), layer.sliding ? g.inputs.ring_mask : g.inputs.full_mask,
-        /*scale=*/1.0f, /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);  // [hd, heads, padded]
-    ggml_prec_set_acc(attention, GGML_PREC_F32);
+    ggml_tensor *k = view_heads(g, layer, written.k, keys), *v = view_heads(g, layer, written.v, keys);
+    ggml_tensor* mask = layer.sliding ? g.inputs.ring_mask : g.inputs.full_mask;
+    const bool own = !g.exact && !w.on_gpu && has_cpu_attention(layer.head_dim, k->type);
+    ggml_tensor* attention = own ? build_cpu_attention(g.ctx, q, k, v, mask) : build_ggml_attention(g, q, k, v, mask);
 
     const int64_t width = layer.head_dim * g.h.heads;
     ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, n, width * sizeof(float), 0);
