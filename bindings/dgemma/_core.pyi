@@ -104,6 +104,16 @@ def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], ty
     softmax(z) [n, rows] times the embedding's rows [rows, bytes] times sqrt(n_cols), as self-conditioning has it: [n, n_cols].
     """
 
+def has_own_attention() -> bool:
+    """
+    Whether this processor has a kernel of ours for attention over an F16 cache.
+    """
+
+def attend_rows(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: NDArray[numpy.float32], mask: NDArray[numpy.float32], n_threads: int) -> NDArray[numpy.float32]:
+    """
+    softmax(k q + mask) v for queries [n, heads, width] over keys and values [keys, kv_heads, width] as an F16 cache holds them: [n, heads, width]. Raises RequestError where there is no kernel.
+    """
+
 class SamplerStep:
     """What one step of the sampler decided; arrays of [C]."""
 

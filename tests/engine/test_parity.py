@@ -84,8 +84,8 @@ def test_smaller_weights_move_logits_by_their_rounding(model_path, name: str, ty
 
 @pytest.mark.parametrize("name", ["short", "long", "crossing", "heads256", "hidden256", "real_window"])
 def test_the_normal_mode_moves_logits_by_the_rounding_in_attention(model_path, name: str) -> None:
-    """Keys and values in F16, one rounding each a layer; where attention is our own, they, the queries and the softmax's
-    weights in BF16. GELU is exact on the CPU in any mode."""
+    """Keys and values in F16, one rounding each a layer; where attention is our own, they, the queries and the
+    softmax's weights in BF16. GELU is exact on the CPU in any mode."""
     case = load_case(name)
     with Engine(model_path(name), n_ctx=n_ctx(case)) as engine:
         session = engine.session()

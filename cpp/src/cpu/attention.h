@@ -1,6 +1,6 @@
 // Attention over the cache as a node of a ggml graph, on CPUs that multiply BF16.
 //
-// ggml's attention unpacks keys and values for each head and sums in F32. Here the queries of all heads that share a KV
+// ggml's attention takes head by head and multiplies in F32. Here the queries of all heads that share a KV
 // head meet a tile of keys and values that was rounded to BF16 once for all of them, and tiles that the mask hides are
 // passed over. Queries, keys, values and the softmax's weights are rounded to BF16 (relative 2^-9 each); scores,
 // softmax and all sums are F32. A query's result does not depend on the queries beside it or on the number of threads.
