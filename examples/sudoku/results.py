@@ -53,7 +53,7 @@ def main() -> None:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "seed": 0,
-        "reference": solve(checkpoint(), questions, seed=0, threads=2),
+        "reference": solve(checkpoint(), questions, seed=0, threads=1),
     }
     for type, one in zip(TYPES, evaluations(TYPES, args.limit), strict=True):
         results[type] = ours(one, questions)
