@@ -1,0 +1,39 @@
+// Raw logits on the card, and the one way in which all kernels read them: a block takes a chunk of a row.
+#pragma once
+
+#include <cstdint>
+
+namespace dgemma::cuda {
+
+constexpr int kChunk = 4096;      // logits of a row that one block reads, 16 a thread
+constexpr int kMaxChunks = 1024;  // so a vocabulary has at most 4,194,304 tokens
+constexpr int kMaxCanvas = 1024;
+
+/// What the LM head left, [canvas, n_vocab] F32, 16-byte aligned; never written to. z = soft-capped logits over the
+/// temperature is worked out anew where it is needed: writing it down would cost as much traffic as reading it.
+struct LogitRows {
+    const float* logits;
+    int canvas, n_vocab;
+    float soft_cap;  // 0: the logits are capped already
+    float temperature;
+
+    int n_chunks() const { return (n_vocab + kChunk - 1) / kChunk; }
+};
+
+/// A chunk's part of its row's softmax.
+struct ChunkStats {
+    float max;       // of z
+    int32_t argmax;  // the first of equals
+    float mass;      // sum of e^(z - base), where base is max, or 0 where that is -infinity
+    float weighted;  // sum of e^(z - base) (z - base), nats
+};
+
+/// A row's softmax and its draw.
+struct RowState {
+    double total;    // sum of e^(z - max)
+    double entropy;  // nats; NaN where the logits are not numbers
+    float max;
+    int32_t argmax, sampled;
+};
+
+}  // namespace dgemma::cuda
