@@ -2,14 +2,20 @@
 // them for the host's memory, so that all of cuda/ also runs on a machine without a card (docs/cuda.md).
 #pragma once
 
+#include <ggml-backend.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace dgemma::cuda {
 
 /// Empty where kernels can be launched; otherwise the sentence that says why not.
 std::string why_unavailable();
+
+/// Whether a ggml device computes in a card's memory, so that our kernels can read what its graphs leave.
+bool runs_on(ggml_backend_t backend);
 
 /// Selects the card whose memory `pointer` is, for this thread. BackendError where it is no card's.
 void use_card_of(const void* pointer);
@@ -44,6 +50,7 @@ class DeviceArray {
   public:
     explicit DeviceArray(size_t n) : data_(static_cast<T*>(allocate(n * sizeof(T)))), size_(n) {}
     ~DeviceArray() { release(data_); }
+    DeviceArray(DeviceArray&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
     DeviceArray(const DeviceArray&) = delete;
     DeviceArray& operator=(const DeviceArray&) = delete;
 

@@ -52,7 +52,7 @@ __device__ inline void load_chunk(const LogitRows& rows, int row, int chunk, flo
 
 /// The probability of a token, as self-conditioning has it.
 __device__ inline float probability(const RowState& row, float z) {
-    return fast_exp(z - row.max) * static_cast<float>(1.0 / row.total);
+    return fast_exp(z - row.max) * row.inverse;
 }
 
 }  // namespace dgemma::cuda

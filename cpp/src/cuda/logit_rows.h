@@ -30,9 +30,9 @@ struct ChunkStats {
 
 /// A row's softmax and its draw.
 struct RowState {
-    double total;    // sum of e^(z - max)
     double entropy;  // nats; NaN where the logits are not numbers
-    float max;
+    float max;       // of z
+    float inverse;   // 1 / sum of e^(z - max)
     int32_t argmax, sampled;
 };
 

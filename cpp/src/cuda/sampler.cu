@@ -1,14 +1,9 @@
 #include "cuda/sampler.h"
 
 #include "cuda/chunk.cuh"
-#include "denoise/philox.h"
 
 namespace dgemma::cuda {
 namespace {
-
-__device__ RandomSite random_site(const StepSite& site, int position, dgemma::Stream stream) {
-    return {static_cast<uint32_t>(position), site.step, site.block, stream};
-}
 
 __global__ void __launch_bounds__(kThreads) summarise_chunks(LogitRows rows, int n_chunks, ChunkStats* stats) {
     const int chunk = static_cast<int>(blockIdx.x), row = static_cast<int>(blockIdx.y);
@@ -97,13 +92,14 @@ __global__ void __launch_bounds__(kThreads)
         weighted += part.mass == 0 || scale == 0 ? 0.0 : (part.weighted + part.mass * shift) * scale;
     }
     weighted = block_reduce(weighted, Sum());
-    const double u = random_unit(site.seed, random_site(site, row, dgemma::Stream::kSample));
+    const double u = draw_at(site, row);
     if (thread == 0) place = find_chunk(masses, n_chunks, u);
     __syncthreads();
     const int sampled = draw_in_chunk(rows, row, place, best.value, u * place.total, best.index);
     if (thread > 0) return;
     const double entropy = log(place.total) - weighted / place.total;  // NaN of a total of 0 or NaN
-    states[row] = {place.total, entropy <= 0 ? 0.0 : entropy, best.value, best.index, entropy == entropy ? sampled : 0};
+    const float inverse = static_cast<float>(1.0 / place.total);
+    states[row] = {entropy <= 0 ? 0.0 : entropy, best.value, inverse, best.index, entropy == entropy ? sampled : 0};
 }
 
 /// Entropies in an order that integers compare: not negative, so their bits grow with them; NaN is above all.
@@ -145,9 +141,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = thread; i < canvas; i += kThreads) {
         const RowState state = states[i];
         const float entropy = static_cast<float>(state.entropy);
-        const int32_t noise =
-            random_token(site.seed, random_site(site, i, dgemma::Stream::kNoise), rows.n_vocab);
-        const int32_t next = accepted[i] != 0 ? state.sampled : noise;
+        const int32_t next = accepted[i] != 0 ? state.sampled : noise_at(site, i, rows.n_vocab);
         results[i] = {state.argmax, state.sampled, next, entropy, accepted[i]};
         next_canvas[i] = next;
         sum += entropy;

@@ -12,14 +12,9 @@
 
 #include "cuda/card.h"
 #include "cuda/logit_rows.h"
+#include "denoise/philox.h"
 
 namespace dgemma::cuda {
-
-/// Where in the streams of random numbers a step stands (denoise/philox.h).
-struct StepSite {
-    uint64_t seed;
-    uint32_t step, block;
-};
 
 /// What goes back to the host, for one position and for the step.
 struct PositionResult {

@@ -45,4 +45,20 @@ DGEMMA_HOST_DEVICE inline int32_t random_token(uint64_t seed, const RandomSite& 
     return static_cast<int32_t>(random_unit(seed, site) * n);
 }
 
+/// Where one step of an answer stands in the streams.
+struct StepSite {
+    uint64_t seed;
+    uint32_t step, block;
+};
+
+/// Where in its cumulative distribution a position draws, in [0, 1).
+DGEMMA_HOST_DEVICE inline double draw_at(const StepSite& site, int position) {
+    return random_unit(site.seed, {static_cast<uint32_t>(position), site.step, site.block, Stream::kSample});
+}
+
+/// The token that a position gets if it is not accepted.
+DGEMMA_HOST_DEVICE inline int32_t noise_at(const StepSite& site, int position, int n_vocab) {
+    return random_token(site.seed, {static_cast<uint32_t>(position), site.step, site.block, Stream::kNoise}, n_vocab);
+}
+
 }  // namespace dgemma

@@ -1,14 +1,17 @@
-// Threads of a block as fibers on one stack each (ucontext), switched at barriers only.
+// Threads of a block as fibers, switched at barriers only. Each is begun once, by ucontext, and from then on switched to by
+// longjmp, which unlike swapcontext asks nothing of the kernel.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <exception>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "dgemma/dgemma.h"
 #include "runtime.h"
 
-dim3 threadIdx{}, blockIdx{};
+dim3 threadIdx{}, blockIdx{}, gridDim{};
 
 namespace dgemma::cuda {
 namespace {
@@ -19,16 +22,18 @@ constexpr int kLanes = 32;
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
 struct Fiber {
-    ucontext_t context{};
+    ucontext_t beginning{};
+    jmp_buf here{};
+    bool begun = false;
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
-    State state = State::kReady;
+    State state = State::kDone;
     uint64_t given[2] = {};  // to shuffles: even and odd ones
     unsigned n_shuffles = 0;
 };
 
 struct Block {
     std::vector<Fiber> fibers;
-    ucontext_t scheduler{};
+    jmp_buf scheduler{};
     size_t current = 0;
     size_t n_threads = 0;
     unsigned n_rounds = 0;
@@ -38,38 +43,42 @@ struct Block {
 
 Block block;
 
-void run_body() {
-    try {
-        (*block.body)();
-    } catch (...) {
-        block.error = std::current_exception();
-    }
-    block.fibers[block.current].state = State::kDone;
-    swapcontext(&block.fibers[block.current].context, &block.scheduler);
-}
-
 void pause(State state) {
     Fiber& fiber = block.fibers[block.current];
     fiber.state = state;
-    swapcontext(&fiber.context, &block.scheduler);
+    if (_setjmp(fiber.here) == 0) _longjmp(block.scheduler, 1);
 }
 
-void start(Fiber& fiber) {
-    fiber.state = State::kReady;
-    fiber.n_shuffles = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_body, 0);
+/// A fiber's life: the same thread of one block after the other.
+void run_bodies() {
+    while (true) {
+        try {
+            (*block.body)();
+        } catch (...) {
+            block.error = std::current_exception();
+        }
+        pause(State::kDone);
+    }
+}
+
+void begin(Fiber& fiber) {
+    fiber.begun = true;
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack.get();
+    fiber.beginning.uc_stack.ss_size = kStackBytes;
+    fiber.beginning.uc_link = nullptr;
+    makecontext(&fiber.beginning, run_bodies, 0);
+    setcontext(&fiber.beginning);
 }
 
 void resume(size_t i) {
-    if (block.fibers[i].state != State::kReady) return;
+    Fiber& fiber = block.fibers[i];
+    if (fiber.state != State::kReady) return;
     block.current = i;
     threadIdx = {static_cast<unsigned>(i), 0, 0};
-    swapcontext(&block.scheduler, &block.fibers[i].context);
-    if (block.error) std::rethrow_exception(std::exchange(block.error, nullptr));
+    if (_setjmp(block.scheduler) != 0) return;  // back from pause()
+    if (!fiber.begun) begin(fiber);
+    _longjmp(fiber.here, 1);
 }
 
 /// Threads first … last - 1 go on if all of them wait at that barrier.
@@ -92,17 +101,27 @@ bool all_done() {
 void run_round() {
     const bool forwards = block.n_rounds++ % 3 != 1;
     for (size_t i = 0; i < block.n_threads; ++i) resume(forwards ? i : block.n_threads - 1 - i);
+    if (block.error) std::rethrow_exception(std::exchange(block.error, nullptr));
+}
+
+/// The waiting fibers can never go on: a kernel that does this is broken, and so is its emulation from here on.
+[[noreturn]] void fail() {
+    block.fibers.clear();
+    throw Error("a barrier that not all threads of the block or warp reach");
 }
 
 void run_block() {
-    for (size_t i = 0; i < block.n_threads; ++i) start(block.fibers[i]);
+    for (size_t i = 0; i < block.n_threads; ++i) {
+        block.fibers[i].state = State::kReady;
+        block.fibers[i].n_shuffles = 0;
+    }
     while (!all_done()) {
         run_round();
         bool released = release_all(0, block.n_threads, State::kAtBlockBarrier);
         for (size_t first = 0; first < block.n_threads; first += kLanes) {
             released |= release_all(first, first + kLanes, State::kAtWarpBarrier);
         }
-        if (!released && !all_done()) throw Error("a barrier that not all threads of the block or warp reach");
+        if (!released && !all_done()) fail();
     }
 }
 
@@ -123,6 +142,7 @@ void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
     block.n_threads = static_cast<size_t>(threads);
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
     block.body = &body;
+    gridDim = blocks;
     for (unsigned y = 0; y < blocks.y; ++y) {
         for (unsigned x = 0; x < blocks.x; ++x) {
             blockIdx = {x, y, 0};

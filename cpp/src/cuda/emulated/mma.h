@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 struct __nv_bfloat16 {
     uint16_t bits;
@@ -19,18 +20,26 @@ struct accumulator;
 struct row_major;
 enum layout_t { mem_row_major };
 
-constexpr int kSide = 16;
+constexpr unsigned kSide = 16;
 
 template <typename Use, int M, int N, int K, typename T, typename Layout = void>
 struct fragment {
-    T values[kSide][kSide];
+    float values[kSide][kSide];
 };
+
+inline float as_float(float value) { return value; }
+inline float as_float(__nv_bfloat16 value) {
+    const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
 
 template <typename Fragment, typename T>
 void copy_rows(Fragment& fragment, const T* from, unsigned stride) {
     if (dgemma::cuda::lane() != 0) return;
-    for (int r = 0; r < kSide; ++r) {
-        for (int c = 0; c < kSide; ++c) fragment.values[r][c] = from[static_cast<unsigned>(r) * stride + static_cast<unsigned>(c)];
+    for (unsigned r = 0; r < kSide; ++r) {
+        for (unsigned c = 0; c < kSide; ++c) fragment.values[r][c] = as_float(from[r * stride + c]);
     }
 }
 
@@ -51,25 +60,23 @@ void fill_fragment(Fragment& fragment, float value) {
     }
 }
 
-inline float as_float(__nv_bfloat16 value) { return ggml_bf16_to_fp32({value.bits}); }
-
 template <typename D, typename A, typename B>
 void mma_sync(D& d, const A& a, const B& b, const D& c) {
     if (dgemma::cuda::lane() != 0) return;
-    for (int r = 0; r < kSide; ++r) {
-        for (int col = 0; col < kSide; ++col) {
-            float sum = c.values[r][col];
-            for (int k = 0; k < kSide; ++k) sum += as_float(a.values[r][k]) * as_float(b.values[k][col]);
-            d.values[r][col] = sum;
+    D sums = c;
+    for (unsigned r = 0; r < kSide; ++r) {
+        for (unsigned k = 0; k < kSide; ++k) {
+            for (unsigned col = 0; col < kSide; ++col) sums.values[r][col] += a.values[r][k] * b.values[k][col];
         }
     }
+    d = sums;
 }
 
 template <typename Fragment>
 void store_matrix_sync(float* to, const Fragment& fragment, unsigned stride, layout_t /*layout*/) {
     if (dgemma::cuda::lane() != 0) return;
-    for (int r = 0; r < kSide; ++r) {
-        for (int c = 0; c < kSide; ++c) to[static_cast<unsigned>(r) * stride + static_cast<unsigned>(c)] = fragment.values[r][c];
+    for (unsigned r = 0; r < kSide; ++r) {
+        for (unsigned c = 0; c < kSide; ++c) to[r * stride + c] = fragment.values[r][c];
     }
 }
 

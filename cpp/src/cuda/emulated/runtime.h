@@ -28,7 +28,7 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 
-extern dim3 threadIdx, blockIdx;
+extern dim3 threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
 

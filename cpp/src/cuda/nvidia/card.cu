@@ -21,6 +21,12 @@ std::string why_unavailable() {
     return std::string("no NVIDIA card can be used (") + cudaGetErrorString(status) + ")";
 }
 
+bool runs_on(ggml_backend_t backend) {
+    ggml_backend_dev_t device = ggml_backend_get_device(backend);
+    return std::string(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device))) == "CUDA" &&
+           why_unavailable().empty();
+}
+
 void use_card_of(const void* pointer) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, pointer), "an address could not be looked up");
