@@ -17,9 +17,14 @@ DeviceArray<char> uploaded(const void* from, size_t n_bytes) {
     return memory;
 }
 
+StepShape shape_of(const CardJob& job) {
+    return {{job.canvas, job.n_vocab, job.soft_cap}, static_cast<int>(job.n_cols)};
+}
+
 void check(const CardJob& job) {
     if (const std::string why = cuda_unavailable(); !why.empty()) throw BackendError(why);
     if (!(job.temperature > 0)) throw RequestError("the temperature must be above 0");
+    check_fits(shape_of(job));
     if (job.max_kept < 1) throw RequestError("max_kept must be at least 1");
     if (!has_conditioning(weight_type(job.type))) {
         throw RequestError("CUDA: no kernel reads an embedding of type " + job.type);
@@ -35,8 +40,7 @@ CardJobResult run_on_card(const CardJob& job) {
     const size_t n_logits = static_cast<size_t>(job.canvas) * static_cast<size_t>(job.n_vocab);
     const uint64_t n_bytes = row_bytes(job.type, job.n_cols);
     const DeviceArray<char> embedding = uploaded(job.embedding, static_cast<size_t>(job.n_vocab) * n_bytes);
-    const StepShape shape{{job.canvas, job.n_vocab, job.soft_cap}, static_cast<int>(job.n_cols)};
-    CardStep card(shape,
+    CardStep card(shape_of(job),
                   {weight_type(job.type), reinterpret_cast<const uint8_t*>(embedding.data()),
                    static_cast<int64_t>(n_bytes), static_cast<int>(job.n_cols)},
                   job.dropped_mass, job.max_kept);

@@ -41,9 +41,8 @@ class CardLogits final : public StepLogits {
 
     void read(float* to) override {
         ggml_backend_tensor_get(product(), to, 0, ggml_nbytes(product()));
-        pool_.run(static_cast<int>(hparams_.canvas), [&](int row) {
-            soft_cap_row(to + row * hparams_.vocab, hparams_.vocab, hparams_.logit_softcap);
-        });
+        pool_.run(static_cast<int>(hparams_.canvas),
+                  [&](int row) { soft_cap_row(to + row * hparams_.vocab, hparams_.vocab, hparams_.logit_softcap); });
     }
 
     void add_memory(MemoryUse& use) const override {

@@ -14,12 +14,6 @@ size_t round_up(int n, int step) { return size((n + step - 1) / step * step); }
 
 size_t n_chunks(const LogitShape& logits) { return size((logits.vocab + kChunk - 1) / kChunk); }
 
-StepShape checked(const StepShape& shape) {
-    if (fits(shape)) return shape;
-    throw RequestError("CUDA: the kernels take a canvas of 1 to " + std::to_string(kMaxCanvas) +
-                       " positions and a vocabulary of 1 to " + std::to_string(kMaxChunks * kChunk) + " tokens");
-}
-
 /// The results of a step as the host has them.
 SamplerStep to_step(const PositionResult* results, int canvas) {
     SamplerStep step;
@@ -42,17 +36,25 @@ bool fits(const StepShape& shape) {
            logits.vocab <= kMaxChunks * kChunk && shape.hidden >= 1;
 }
 
+void check_fits(const StepShape& shape) {
+    if (fits(shape)) return;
+    throw RequestError("CUDA: the kernels take a canvas of 1 to " + std::to_string(kMaxCanvas) +
+                       " positions and a vocabulary of 1 to " + std::to_string(kMaxChunks * kChunk) + " tokens");
+}
+
 uint64_t card_step_bytes(const StepShape& shape, int max_kept) {
-    const size_t canvas = size(shape.logits.canvas), hidden = size(shape.hidden), padded = round_up(shape.logits.canvas, kTileRows);
+    const size_t canvas = size(shape.logits.canvas), hidden = size(shape.hidden),
+                 padded = round_up(shape.logits.canvas, kTileRows);
     const size_t by_chunk = canvas * n_chunks(shape.logits) * (sizeof(ChunkStats) + sizeof(int32_t));
     const size_t by_position = canvas * (sizeof(RowState) + sizeof(PositionResult) + 4 * sizeof(int32_t));
     const size_t lists = canvas * size(max_kept) * sizeof(KeptToken);
-    const size_t flat = padded * (size(kSlab) * sizeof(uint16_t) + round_up(shape.hidden, kTileColumns) * sizeof(float));
+    const size_t flat =
+        padded * (size(kSlab) * sizeof(uint16_t) + round_up(shape.hidden, kTileColumns) * sizeof(float));
     return by_chunk + by_position + lists + flat + canvas * hidden * sizeof(float);
 }
 
 CardStep::CardStep(const StepShape& shape, const Embedding& embedding, float dropped_mass, int max_kept)
-    : shape_(checked(shape)),
+    : shape_(shape),
       embedding_(embedding),
       cut_(dropped_mass / static_cast<float>(shape.logits.vocab)),
       max_kept_(max_kept),
@@ -72,8 +74,7 @@ CardStep::CardStep(const StepShape& shape, const Embedding& embedding, float dro
 }
 
 KeptTokens CardStep::kept() const {
-    return {cut_,         max_kept_,         offsets_.data(),   n_kept_.data(),
-            list_.data(), flat_rows_.data(), &report()->n_flat};
+    return {cut_, max_kept_, offsets_.data(), n_kept_.data(), list_.data(), flat_rows_.data(), &report()->n_flat};
 }
 
 void CardStep::summarise(const LogitRows& rows, const StepSite& site) {

@@ -1,4 +1,5 @@
-// The vocabulary's side of denoising steps on one card: owns what the kernels need besides the logits, and launches them.
+// The vocabulary's side of denoising steps on one card: owns what the kernels need besides the logits, and launches
+// them.
 #pragma once
 
 #include "cuda/card.h"
@@ -8,8 +9,8 @@
 
 namespace dgemma::cuda {
 
-/// Tokens that a row may keep before it is multiplied like a dense one. A guess until it is measured: what a token costs
-/// in sum_rows, over what a whole row costs in multiply_slab.
+/// Tokens that a row may keep before it is multiplied like a dense one. A guess until it is measured: what a token
+/// costs in sum_rows, over what a whole row costs in multiply_slab.
 constexpr int kMaxKept = 4096;
 
 struct StepShape {
@@ -17,8 +18,9 @@ struct StepShape {
     int hidden;
 };
 
-/// Whether the kernels' bounds hold.
+/// Whether the kernels' bounds hold; RequestError where they do not.
 bool fits(const StepShape& shape);
+void check_fits(const StepShape& shape);
 
 /// What a CardStep takes on the card.
 uint64_t card_step_bytes(const StepShape& shape, int max_kept);
@@ -26,7 +28,7 @@ uint64_t card_step_bytes(const StepShape& shape, int max_kept);
 /// Used by one thread at a time; every call returns when its work is done.
 class CardStep {
   public:
-    /// `dropped_mass`: above 0, as in soft_embedding.h. RequestError outside the kernels' bounds.
+    /// On the current card. `dropped_mass`: above 0, as in soft_embedding.h. The shape must fit.
     CardStep(const StepShape& shape, const Embedding& embedding, float dropped_mass, int max_kept);
 
     /// One step of the sampler on raw logits [canvas, n_vocab] on the card, which must stay as they are until

@@ -51,8 +51,6 @@ __device__ inline void load_chunk(const LogitRows& rows, int row, int chunk, flo
 }
 
 /// The probability of a token, as self-conditioning has it.
-__device__ inline float probability(const RowState& row, float z) {
-    return fast_exp(z - row.max) * row.inverse;
-}
+__device__ inline float probability(const RowState& row, float z) { return fast_exp(z - row.max) * row.inverse; }
 
 }  // namespace dgemma::cuda

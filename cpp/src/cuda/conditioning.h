@@ -2,15 +2,17 @@
 // the raw logits of the step before and the embedding as it is stored.
 //
 // The twin that defines it is session/soft_embedding.cpp: probabilities below `cut` are left out. A row that keeps at
-// most max_kept tokens is *sparse*: they are listed in the order of the vocabulary and summed in F32, in that order. The
-// others are *flat*: both factors are rounded to BF16 and multiplied by the tensor cores, slab by slab of the vocabulary.
+// most max_kept tokens is *sparse*: they are listed in the order of the vocabulary and summed in F32, in that order.
+// The others are *flat*: both factors are rounded to BF16 and multiplied by the tensor cores, slab by slab of the
+// vocabulary.
 //     count_chunk         [chunks, canvas] blocks; reads only the chunks whose maximum passes the cut
 //     place_rows          1 block: where each chunk's tokens go in its row's list; which rows are flat
 //     list_chunk          [chunks, canvas] blocks; reads those chunks again
 //     sum_rows            [hidden / 256, canvas] blocks
 //     spread_slab, multiply_slab for each slab, then write_flat; only where a row is flat
 // Every result is the same in every run: no sum depends on the order in which blocks finish.
-// Bounds: those of the sampler; embedding types F32, F16, BF16, Q8_0, Q4_K, Q6_K; a row of it is a whole number of blocks.
+// Bounds: those of the sampler; embedding types F32, F16, BF16, Q8_0, Q4_K, Q6_K; a row of it is a whole number of
+// blocks.
 #pragma once
 
 #include <ggml.h>
@@ -22,8 +24,8 @@
 
 namespace dgemma::cuda {
 
-constexpr int kSlab = 4 * kChunk;                   // tokens that the flat rows are multiplied with at a time
-constexpr int kTileRows = 128, kTileColumns = 64;   // of the result, by one block
+constexpr int kSlab = 4 * kChunk;                  // tokens that the flat rows are multiplied with at a time
+constexpr int kTileRows = 128, kTileColumns = 64;  // of the result, by one block
 
 struct Embedding {
     ggml_type type;

@@ -1,5 +1,5 @@
-// One value of an embedding row, by type. The layouts are those of GGUF; `row` begins a row, so every block of ours lies
-// at an even address.
+// One value of an embedding row, by type. The layouts are those of GGUF; `row` begins a row, so every block of ours
+// lies at an even address.
 #pragma once
 
 #include "runtime.h"
@@ -33,8 +33,8 @@ struct Q8_0Rows {
     }
 };
 
-/// 144 bytes for 256 values: half d, half m · 12 bytes with 6-bit scales and minima of 8 groups of 32 · 4-bit q[256], two
-/// groups to 32 bytes, the first in the low halves. Value: d scale q - m minimum.
+/// 144 bytes for 256 values: half d, half m · 12 bytes with 6-bit scales and minima of 8 groups of 32 · 4-bit q[256],
+/// two groups to 32 bytes, the first in the low halves. Value: d scale q - m minimum.
 struct Q4_KRows {
     static __device__ float value(const uint8_t* row, int column) {
         const uint8_t* block = row + column / 256 * 144;

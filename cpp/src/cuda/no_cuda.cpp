@@ -4,7 +4,8 @@
 namespace dgemma {
 
 std::string cuda_unavailable() {
-    return "dgemma was built without its CUDA kernels; build it where nvcc and a ggml with CUDA are found (docs/cuda.md)";
+    return "dgemma was built without its CUDA kernels; build it where nvcc and a ggml with CUDA are found "
+           "(docs/cuda.md)";
 }
 
 CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unavailable()); }

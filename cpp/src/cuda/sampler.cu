@@ -1,6 +1,5 @@
-#include "cuda/sampler.h"
-
 #include "cuda/chunk.cuh"
+#include "cuda/sampler.h"
 
 namespace dgemma::cuda {
 namespace {

@@ -1,5 +1,5 @@
-// Threads of a block as fibers, switched at barriers only. Each is begun once, by ucontext, and from then on switched to by
-// longjmp, which unlike swapcontext asks nothing of the kernel.
+// Threads of a block as fibers, switched at barriers only. Each is begun once, by ucontext, and from then on switched
+// to by longjmp, which unlike swapcontext asks nothing of the kernel.
 #include <setjmp.h>
 #include <ucontext.h>
 

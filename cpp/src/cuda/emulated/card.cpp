@@ -15,7 +15,9 @@ constexpr int kPoison = 0xff;       // NaN and -1: what is read before it is wri
 
 std::string why_unavailable() { return ""; }
 
-bool runs_on(ggml_backend_t backend) { return ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend)); }
+bool runs_on(ggml_backend_t backend) {
+    return ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend));
+}
 
 void use_card_of(const void* /*pointer*/) {}
 

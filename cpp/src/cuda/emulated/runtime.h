@@ -1,6 +1,6 @@
-// Kernels compiled by an ordinary C++ compiler, for tests: blocks one after the other, a fiber for each thread. Barriers
-// and shuffles that not all threads reach are errors, and between barriers the threads run in an order that changes, so
-// that a missing barrier shows. It says nothing about memory consistency, alignment or speed.
+// Kernels compiled by an ordinary C++ compiler, for tests: blocks one after the other, a fiber for each thread.
+// Barriers and shuffles that not all threads reach are errors, and between barriers the threads run in an order that
+// changes, so that a missing barrier shows. It says nothing about memory consistency, alignment or speed.
 #pragma once
 
 #include <ggml.h>

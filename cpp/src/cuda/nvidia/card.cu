@@ -1,5 +1,4 @@
 #include "cuda/card.h"
-
 #include "dgemma/dgemma.h"
 #include "runtime.h"
 
