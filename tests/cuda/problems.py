@@ -59,11 +59,9 @@ class Problem:
 
     @property
     def z(self) -> np.ndarray:
-        """float64 [C, V]; the division as the kernels have it, in float32, where there is no soft-cap."""
-        if self.soft_cap == 0:
-            return (self.logits / np.float32(self.temperature)).astype(np.float64)
-        capped = self.soft_cap * np.tanh(self.logits.astype(np.float64) / self.soft_cap)
-        return capped / self.temperature
+        """Soft-capped logits over the temperature, float64 [C, V]."""
+        x = self.logits.astype(np.float64)
+        return (self.soft_cap * np.tanh(x / self.soft_cap) if self.soft_cap else x) / self.temperature
 
     @property
     def softmax(self) -> np.ndarray:
@@ -72,8 +70,8 @@ class Problem:
 
     @property
     def z_rounding(self) -> float:
-        """How far a kernel's z may be from ``z``: a tanh within 1.2e-7 and two roundings."""
-        return 0.0 if self.soft_cap == 0 else 4e-7 * self.soft_cap / self.temperature
+        """How far a kernel's z may be from ``z`` beside the row's maximum: a tanh within a few 1e-7."""
+        return 4e-7 * self.soft_cap / self.temperature
 
     @property
     def values(self) -> np.ndarray:

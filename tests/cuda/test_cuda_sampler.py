@@ -10,8 +10,8 @@ from problems import Problem, rows_of
 
 from dgemma import Error, RequestError, entropy_bound_step
 
-# float32 exponentials are within 2 ulp, and sums of them in another order within a few more.
-P_ROUNDING = 1e-6
+# An exponential of d is off by a few 1e-7 of itself and 1e-7 d, and what has mass has no large d.
+P_ROUNDING = 3e-6
 
 
 def problem(kind: str, n: int, vocab: int, **fields: Any) -> Problem:
@@ -31,7 +31,7 @@ def check_rows(problem: Problem, found: dict[str, Any]) -> None:
     assert (before - edge <= problem.u).all()
     assert (problem.u <= after + edge).all()
     entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
-    np.testing.assert_allclose(found["entropy"], entropy, atol=(2e-6 + 8 * problem.z_rounding) * np.log(p.shape[1] + 2))
+    np.testing.assert_allclose(found["entropy"], entropy, atol=(4e-6 + 8 * problem.z_rounding) * np.log(p.shape[1] + 2))
 
 
 def check_acceptance(problem: Problem, found: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ void CardStep::summarise(const LogitRows& rows, const StepSite& site) {
 SamplerStep CardStep::sample(const float* logits, const StepRequest& request) {
     use_card_of(logits);
     const LogitShape& shape = shape_.logits;
-    summarise({logits, shape.canvas, shape.vocab, shape.soft_cap, static_cast<float>(request.temperature)},
+    summarise({logits, shape.canvas, shape.vocab, shape.soft_cap, static_cast<float>(1 / request.temperature)},
               request.site);
     accept_and_renoise(rows_, request.site, request.entropy_bound, states_.data(), argmax_.data(), next_canvas_.data(),
                        results(), &report()->summary, stream_);
@@ -105,7 +105,7 @@ SamplerStep CardStep::sample(const float* logits, const StepRequest& request) {
 
 void CardStep::condition_on(const float* z) {
     use_card_of(z);
-    summarise({z, shape_.logits.canvas, shape_.logits.vocab, /*soft_cap=*/0, /*temperature=*/1}, {});
+    summarise({z, shape_.logits.canvas, shape_.logits.vocab, /*soft_cap=*/0, /*inverse_temperature=*/1}, {});
     stream_.copy(&n_flat_, &report()->n_flat, sizeof n_flat_);
     stream_.wait();
 }

@@ -3,22 +3,18 @@
 
 #include "cuda/block.cuh"
 #include "cuda/logit_rows.h"
-#include "denoise/vec_math.h"
 
 namespace dgemma::cuda {
 
 constexpr int kPerThread = kChunk / kThreads, kVector = 4;
 
-// The twin of all this is denoise/rows.cpp, down to the same exp and tanh: what differs is the order of sums.
+// The twin of all this is denoise/rows.cpp. What differs: sums go in another order, e^d and tanh are the card's own
+// (within a few 1e-7, like the twin's), and the temperature divides differences instead of logits, so that rounding
+// stays small.
 
 /// The token of this thread's value i. A warp reads 512 contiguous bytes at a time.
 __device__ inline int token_of(int chunk, int i) {
     return chunk * kChunk + (i / kVector * kThreads + static_cast<int>(threadIdx.x)) * kVector + i % kVector;
-}
-
-__device__ inline float tempered(const LogitRows& rows, float logit) {
-    const float capped = rows.soft_cap > 0 ? rows.soft_cap * fast_tanh(logit / rows.soft_cap) : logit;
-    return capped / rows.temperature;
 }
 
 /// Four logits of a row from `token` on; 0 beyond its end.
@@ -33,24 +29,39 @@ __device__ inline float4 load_vector(const LogitRows& rows, const float* row, in
     return v;
 }
 
-/// z of this thread's tokens; -infinity beyond the vocabulary.
-__device__ inline void load_chunk(const LogitRows& rows, int row, int chunk, float (&z)[kPerThread]) {
+/// x = cap tanh(logit / cap) of this thread's tokens; -infinity beyond the vocabulary.
+__device__ inline void load_chunk(const LogitRows& rows, int row, int chunk, float (&x)[kPerThread]) {
     const float* from = rows.logits + static_cast<int64_t>(row) * rows.n_vocab;
 #pragma unroll
     for (int i = 0; i < kPerThread; i += kVector) {  // all loads before the first use
         const float4 v = load_vector(rows, from, token_of(chunk, i));
-        z[i] = v.x;
-        z[i + 1] = v.y;
-        z[i + 2] = v.z;
-        z[i + 3] = v.w;
+        x[i] = v.x;
+        x[i + 1] = v.y;
+        x[i + 2] = v.z;
+        x[i + 3] = v.w;
+    }
+    if (rows.soft_cap > 0) {
+        const float twice_inverse = 2.0f / rows.soft_cap;
+#pragma unroll
+        for (int i = 0; i < kPerThread; ++i) {
+            const float t = __expf(-fabsf(x[i]) * twice_inverse);
+            x[i] = copysignf(rows.soft_cap * __fdividef(1.0f - t, 1.0f + t), x[i]);
+        }
     }
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-        z[i] = token_of(chunk, i) < rows.n_vocab ? tempered(rows, z[i]) : -INFINITY;
+        if (token_of(chunk, i) >= rows.n_vocab) x[i] = -INFINITY;
     }
 }
 
+/// The exponent of a token beside one of logit `base`.
+__device__ inline float exponent(const LogitRows& rows, float x, float base) {
+    return (x - base) * rows.inverse_temperature;
+}
+
 /// The probability of a token, as self-conditioning has it.
-__device__ inline float probability(const RowState& row, float z) { return fast_exp(z - row.max) * row.inverse; }
+__device__ inline float probability(const LogitRows& rows, const RowState& row, float x) {
+    return __expf(exponent(rows, x, row.max)) * row.inverse;
+}
 
 }  // namespace dgemma::cuda

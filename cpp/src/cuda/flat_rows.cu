@@ -30,18 +30,18 @@ __global__ void __launch_bounds__(kThreads)
     const int n_flat = *kept.n_flat, n_padded = (n_flat + kTileRows - 1) / kTileRows * kTileRows;
     if (place >= n_padded) return;
     const bool is_real = place < n_flat && chunk < n_chunks;
-    float z[kPerThread] = {};
+    float x[kPerThread] = {};
     RowState state{};
     if (is_real) {
         const int row = kept.flat_rows[place];
         state = states[row];
-        load_chunk(rows, row, chunk, z);
+        load_chunk(rows, row, chunk, x);
     }
     Bf16* to = spread + static_cast<int64_t>(place) * kSlab - static_cast<int64_t>(slab) * kSlab;
     for (int i = 0; i < kPerThread; i += kVector) {
         Bf16Vector vector;
         for (int k = 0; k < kVector; ++k) {
-            const float p = is_real ? probability(state, z[i + k]) : 0.0f;
+            const float p = is_real ? probability(rows, state, x[i + k]) : 0.0f;
             vector.values[k] = __float2bfloat16(p >= kept.cut ? p : 0.0f);
         }
         *reinterpret_cast<Bf16Vector*>(to + token_of(chunk, i)) = vector;

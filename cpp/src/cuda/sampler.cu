@@ -6,19 +6,19 @@ namespace {
 
 __global__ void __launch_bounds__(kThreads) summarise_chunks(LogitRows rows, int n_chunks, ChunkStats* stats) {
     const int chunk = static_cast<int>(blockIdx.x), row = static_cast<int>(blockIdx.y);
-    float z[kPerThread];
-    load_chunk(rows, row, chunk, z);
+    float x[kPerThread];
+    load_chunk(rows, row, chunk, x);
     Found best{-INFINITY, token_of(chunk, 0)};
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-        if (z[i] > best.value) best = {z[i], token_of(chunk, i)};
+        if (x[i] > best.value) best = {x[i], token_of(chunk, i)};
     }
     best = block_reduce(best, Greater());
     const float base = best.value == -INFINITY ? 0.0f : best.value;
     float mass = 0, weighted = 0;
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-        const float d = z[i] - base, e = fast_exp(d);
+        const float d = exponent(rows, x[i], base), e = __expf(d);
         mass += e;
         weighted += e * (d < -88.0f ? -88.0f : d);  // e is 0 there: not 0 times infinity
     }
@@ -48,17 +48,17 @@ __device__ Place find_chunk(const double* masses, int n_chunks, double u) {
 /// leaves none, and `fallback` where there is no mass.
 __device__ int draw_in_chunk(const LogitRows& rows, int row, const Place& place, float max, double target,
                              int fallback) {
-    float z[kPerThread];
-    load_chunk(rows, row, place.chunk, z);
+    float x[kPerThread];
+    load_chunk(rows, row, place.chunk, x);
     double before = place.before;
     int first = rows.n_vocab, last = -1;
     for (int i = 0; i < kPerThread; i += kVector) {
         double mass = 0;
-        for (int k = 0; k < kVector; ++k) mass += fast_exp(z[i + k] - max);
+        for (int k = 0; k < kVector; ++k) mass += __expf(exponent(rows, x[i + k], max));
         const Prefix<double> prefix = block_prefix(mass);
         double cumulative = before + (prefix.through - mass);
         for (int k = 0; k < kVector; ++k) {
-            const float e = fast_exp(z[i + k] - max);
+            const float e = __expf(exponent(rows, x[i + k], max));
             cumulative += e;
             if (!(e > 0)) continue;
             last = token_of(place.chunk, i + k);
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
     double weighted = 0;
     for (int chunk = thread; chunk < n_chunks; chunk += kThreads) {
         const ChunkStats part = stats[chunk];
-        const double shift = static_cast<double>(part.max) - best.value, scale = fast_exp(part.max - best.value);
+        const double shift = exponent(rows, part.max, best.value), scale = exp(shift);
         // A chunk without mass has nothing to add; its maximum may be -infinity.
         masses[chunk] = part.mass == 0 ? 0.0 : part.mass * scale;
         weighted += part.mass == 0 || scale == 0 ? 0.0 : (part.weighted + part.mass * shift) * scale;

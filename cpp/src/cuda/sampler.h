@@ -5,7 +5,7 @@
 //     summarise_chunks   [canvas, chunks] blocks: soft-cap, temperature, maximum, mass and weighted mass of a chunk
 //     finish_rows        [canvas] blocks: those of the row, entropy, argmax; the draw, from one chunk read again
 //     accept_positions   1 block: sorts the entropies, accepts, renoises, writes the next canvas
-// Bounds: canvas <= kMaxCanvas, n_vocab <= kMaxChunks * kChunk, temperature > 0.
+// Bounds: canvas <= kMaxCanvas, n_vocab <= kMaxChunks * kChunk, inverse_temperature finite and above 0.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@ namespace dgemma::cuda {
 namespace {
 
 /// Whether any token of a chunk passes the cut; most chunks of a row that is sure of its token do not.
-__device__ bool has_kept(const ChunkStats& chunk, const RowState& row, float cut) {
-    return probability(row, chunk.max) >= cut;
+__device__ bool has_kept(const LogitRows& rows, const ChunkStats& chunk, const RowState& row, float cut) {
+    return probability(rows, row, chunk.max) >= cut;
 }
 
 __device__ bool is_kept(float probability, float cut) { return probability >= cut && probability > 0; }
@@ -20,11 +20,11 @@ __global__ void __launch_bounds__(kThreads)
     const int index = row * n_chunks + chunk;
     const RowState state = states[row];
     int n = 0;
-    if (has_kept(stats[index], state, kept.cut)) {  // the same for the whole block
-        float z[kPerThread];
-        load_chunk(rows, row, chunk, z);
+    if (has_kept(rows, stats[index], state, kept.cut)) {  // the same for the whole block
+        float x[kPerThread];
+        load_chunk(rows, row, chunk, x);
 #pragma unroll
-        for (int i = 0; i < kPerThread; ++i) n += is_kept(probability(state, z[i]), kept.cut) ? 1 : 0;
+        for (int i = 0; i < kPerThread; ++i) n += is_kept(probability(rows, state, x[i]), kept.cut) ? 1 : 0;
         n = block_reduce(n, Sum());
     }
     if (threadIdx.x == 0) kept.offsets[index] = n;
@@ -62,17 +62,17 @@ __global__ void __launch_bounds__(kThreads)
     list_chunk(LogitRows rows, int n_chunks, const ChunkStats* stats, const RowState* states, KeptTokens kept) {
     const int chunk = static_cast<int>(blockIdx.x), row = static_cast<int>(blockIdx.y);
     const RowState state = states[row];
-    if (kept.n_kept[row] > kept.max_kept || !has_kept(stats[row * n_chunks + chunk], state, kept.cut)) return;
-    float z[kPerThread];
-    load_chunk(rows, row, chunk, z);
+    if (kept.n_kept[row] > kept.max_kept || !has_kept(rows, stats[row * n_chunks + chunk], state, kept.cut)) return;
+    float x[kPerThread];
+    load_chunk(rows, row, chunk, x);
     KeptToken* list = kept.list + static_cast<int64_t>(row) * kept.max_kept + kept.offsets[row * n_chunks + chunk];
     for (int i = 0; i < kPerThread; i += kVector) {
         int n = 0;
-        for (int k = 0; k < kVector; ++k) n += is_kept(probability(state, z[i + k]), kept.cut) ? 1 : 0;
+        for (int k = 0; k < kVector; ++k) n += is_kept(probability(rows, state, x[i + k]), kept.cut) ? 1 : 0;
         const Prefix<int> prefix = block_prefix(n);
         int at = prefix.through - n;
         for (int k = 0; k < kVector; ++k) {
-            const float p = probability(state, z[i + k]);
+            const float p = probability(rows, state, x[i + k]);
             if (is_kept(p, kept.cut)) list[at++] = {token_of(chunk, i + k), p};
         }
         list += prefix.total;

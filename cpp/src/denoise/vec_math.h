@@ -4,12 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
-#include "support/host_device.h"
-
 namespace dgemma {
 
 /// e^x within 2 ulp for x in [-87, 88]; 0 below, clamped above.
-DGEMMA_HOST_DEVICE inline float fast_exp(float x) {
+inline float fast_exp(float x) {
     constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     const float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
@@ -33,7 +31,7 @@ DGEMMA_HOST_DEVICE inline float fast_exp(float x) {
 }
 
 /// tanh(x) within 1.2e-7 absolute.
-DGEMMA_HOST_DEVICE inline float fast_tanh(float x) {
+inline float fast_tanh(float x) {
     const float magnitude = x < 0.0f ? -x : x;
     const float t = fast_exp(-2.0f * magnitude);
     const float y = (1.0f - t) / (1.0f + t);

@@ -70,6 +70,9 @@ T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes) {
     return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from);
 }
 
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+
 inline long long __double_as_longlong(double value) {
     long long bits;
     std::memcpy(&bits, &value, sizeof bits);

@@ -1,8 +1,34 @@
+#include <memory>
+
 #include "cuda/card.h"
 #include "dgemma/dgemma.h"
 #include "runtime.h"
 
 namespace dgemma::cuda {
+namespace {
+
+__global__ void nothing() {}
+
+/// Whether this build has code for the current card.
+bool has_code() {
+    cudaFuncAttributes attributes{};
+    const bool found = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess;
+    cudaGetLastError();  // not to be met by the next check
+    return found;
+}
+
+struct FreeBuffer {
+    void operator()(ggml_backend_buffer_t buffer) const { ggml_backend_buffer_free(buffer); }
+};
+
+/// Selects a ggml device's card by where its memory is: nothing public says which card it is.
+void use_card_of_backend(ggml_backend_t backend) {
+    const std::unique_ptr<ggml_backend_buffer, FreeBuffer> buffer(ggml_backend_alloc_buffer(backend, 256));
+    if (!buffer) throw BackendError(std::string(ggml_backend_name(backend)) + ": not enough memory for anything");
+    use_card_of(ggml_backend_buffer_get_base(buffer.get()));
+}
+
+}  // namespace
 
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
@@ -12,7 +38,11 @@ void check(cudaError_t status, const char* what) {
 std::string why_unavailable() {
     int n_cards = 0;
     const cudaError_t status = cudaGetDeviceCount(&n_cards);
-    if (status == cudaSuccess && n_cards > 0) return "";
+    cudaGetLastError();
+    if (status == cudaSuccess && n_cards > 0) {
+        return has_code() ? ""
+                          : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
+    }
     if (status == cudaErrorInsufficientDriver) {
         return "the NVIDIA driver is missing, or older than the CUDA " + std::to_string(CUDART_VERSION / 1000) +
                " that dgemma's kernels were built with";
@@ -22,8 +52,10 @@ std::string why_unavailable() {
 
 bool runs_on(ggml_backend_t backend) {
     ggml_backend_dev_t device = ggml_backend_get_device(backend);
-    return std::string(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device))) == "CUDA" &&
-           why_unavailable().empty();
+    const std::string name = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    if (name != "CUDA" || !why_unavailable().empty()) return false;
+    use_card_of_backend(backend);
+    return has_code();
 }
 
 void use_card_of(const void* pointer) {
