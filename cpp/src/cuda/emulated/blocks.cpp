@@ -17,7 +17,7 @@ namespace dgemma::cuda {
 namespace {
 
 constexpr size_t kStackBytes = 128 << 10;
-constexpr int kLanes = 32;
+constexpr size_t kLanes = 32;
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
@@ -36,7 +36,7 @@ struct Block {
     jmp_buf scheduler{};
     size_t current = 0;
     size_t n_threads = 0;
-    unsigned n_rounds = 0;
+    unsigned n_turns = 0;
     const std::function<void()>* body = nullptr;
     std::exception_ptr error;
 };
@@ -97,11 +97,22 @@ bool all_done() {
     return true;
 }
 
-/// Every thread as far as it can, from another end each time.
+/// A warp as far as its threads get without the others; its lanes from another end each time.
+void run_warp(size_t first) {
+    do {
+        const bool forwards = block.n_turns++ % 3 != 1;
+        for (size_t i = 0; i < kLanes; ++i) resume(first + (forwards ? i : kLanes - 1 - i));
+    } while (release_all(first, first + kLanes, State::kAtWarpBarrier));
+}
+
+/// One warp after the other, each up to the next barrier of the block and beginning with another one each time: where a
+/// barrier is missing, a warp overtakes those that still read what it writes, or reads what is not yet written.
 void run_round() {
-    const bool forwards = block.n_rounds++ % 3 != 1;
-    for (size_t i = 0; i < block.n_threads; ++i) resume(forwards ? i : block.n_threads - 1 - i);
-    if (block.error) std::rethrow_exception(std::exchange(block.error, nullptr));
+    const size_t n_warps = block.n_threads / kLanes, offset = block.n_turns % n_warps;
+    for (size_t i = 0; i < n_warps; ++i) run_warp((i + offset) % n_warps * kLanes);
+    if (!block.error) return;
+    block.fibers.clear();  // others stand in the middle of the kernel
+    std::rethrow_exception(std::exchange(block.error, nullptr));
 }
 
 /// The waiting fibers can never go on: a kernel that does this is broken, and so is its emulation from here on.
@@ -117,17 +128,13 @@ void run_block() {
     }
     while (!all_done()) {
         run_round();
-        bool released = release_all(0, block.n_threads, State::kAtBlockBarrier);
-        for (size_t first = 0; first < block.n_threads; first += kLanes) {
-            released |= release_all(first, first + kLanes, State::kAtWarpBarrier);
-        }
-        if (!released && !all_done()) fail();
+        if (!release_all(0, block.n_threads, State::kAtBlockBarrier) && !all_done()) fail();
     }
 }
 
 }  // namespace
 
-int lane() { return static_cast<int>(block.current) % kLanes; }
+int lane() { return static_cast<int>(block.current % kLanes); }
 
 uint64_t exchange(uint64_t value, int from) {
     const size_t warp = block.current / kLanes * kLanes;

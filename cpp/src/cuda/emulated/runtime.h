@@ -1,6 +1,7 @@
 // Kernels compiled by an ordinary C++ compiler, for tests: blocks one after the other, a fiber for each thread.
-// Barriers and shuffles that not all threads reach are errors, and between barriers the threads run in an order that
-// changes, so that a missing barrier shows. It says nothing about memory consistency, alignment or speed.
+// Barriers and shuffles that not all threads reach are errors, and between barriers the warps run one after the other
+// in an order that changes, so that a missing barrier shows. It says nothing about memory consistency within a warp,
+// alignment or speed.
 #pragma once
 
 #include <ggml.h>
