@@ -5,11 +5,11 @@ BIN    := $(VENV)/bin
 RANDOM := build/random
 # Reinstalling is what makes a new Python file visible and rebuilds the engine; the build folder keeps what is unchanged.
 SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.pyi' -o -name '*.json' -o -name '*.cpp' \
-             -o -name '*.h' -o -name 'CMakeLists.txt' 2>/dev/null) CMakeLists.txt pyproject.toml
-CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
+             -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cmake' -o -name 'CMakeLists.txt' 2>/dev/null) CMakeLists.txt pyproject.toml
+CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality sudoku test test-reference lint format bench bench-growth bench-quantize clean
+.PHONY: help setup demo quality sudoku test test-reference lint format bench bench-growth bench-quantize cuda-compile gpu-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -82,6 +82,14 @@ $(REAL)/config.json: | $(VENV)/installed
 
 bench-quantize: $(VENV)/installed $(REAL)/config.json ## Time quantising 4.8 GB of the real widths (made first, or REAL=FOLDER); the last line is JSON
 	$(BIN)/python examples/bench_quantize.py --warm --out build $(REAL) Q4_K_M Q5_K_M Q6_K Q8_0
+
+cuda-compile: $(VENV)/installed ## Compile the CUDA kernels (needs nvcc, no GPU) and write what they take into docs/cuda.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/make_cuda_table.py
+
+gpu-check: ## Prove the CUDA kernels on this machine's GPU, and time it; writes build/gpu-check
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu-check needs an NVIDIA GPU and its driver: nvidia-smi finds none here" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(RANDOM)/random.gguf
+	$(BIN)/python examples/gpu_check.py build/gpu-check --model $(RANDOM)/random.gguf
 
 clean: ## Remove what was built (not .venv)
 	rm -rf build

@@ -15,6 +15,7 @@ void init_quantize(nb::module_& m);
 void init_products(nb::module_& m);
 void init_sampler(nb::module_& m);
 void init_engine(nb::module_& m);
+void init_cuda(nb::module_& m);
 
 /// A string of a file or of an error that quotes one: UTF-8 by definition, anything at all where a file is forged.
 inline nb::str to_text(const std::string& bytes) {

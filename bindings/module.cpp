@@ -52,4 +52,5 @@ NB_MODULE(_core, m) {
     init_products(m);
     init_sampler(m);
     init_engine(m);
+    init_cuda(m);
 }

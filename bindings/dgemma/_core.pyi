@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy
 from numpy.typing import NDArray
@@ -303,3 +303,13 @@ class Generation:
 
     def next(self) -> StepEvent | BlockEvent | DoneEvent | None:
         """The next event, or None after the DoneEvent."""
+
+def cuda_unavailable() -> str:
+    """
+    Empty where dgemma's CUDA kernels can run; otherwise the sentence that says why not.
+    """
+
+def run_on_card(logits: NDArray[numpy.float32], before: NDArray[numpy.float32] | None, soft_cap: float, temperature: float, entropy_bound: float, seed: int, step: int, block: int, embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, max_kept: int) -> dict[str, Any]:
+    """
+    The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels compute them. Raises BackendError where they cannot run.
+    """

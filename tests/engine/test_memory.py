@@ -61,7 +61,7 @@ def test_the_process_takes_what_was_planned(models: dict[str, Path], kind: str) 
     """To a tenth: ``dgemma bench`` prints both to the megabyte."""
     plan = core.plan_memory(str(models[kind]), 4096, "f16", 0)["CPU"]
     planned = sum(plan.values()) - plan["weights"]
-    assert planned > 30 * MB  # or a tenth would mean nothing
+    assert planned > 35 * MB
     command = [sys.executable, "-c", _TAKEN, str(models[kind])]
     taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 0.9 * planned <= taken <= 1.1 * planned

@@ -96,6 +96,16 @@ def test_arguments_out_of_range(change: dict, sentence: str) -> None:
         entropy_bound_step(**(arguments | change))
 
 
+def test_tokens_that_cannot_be() -> None:
+    """Minus infinity is a token without mass; it says nothing about the others' entropy."""
+    logits = np.full((1, 40), -np.inf, np.float32)
+    logits[0, [3, 30]] = [1.0, 2.0]
+    step = entropy_bound_step(logits, 1.0, 0.1, [0.9], [0])
+    p = 1 / (1 + np.e)
+    assert step.entropy[0] == pytest.approx(-p * np.log(p) - (1 - p) * np.log(1 - p), rel=1e-6)
+    assert step.sampled[0] == 30
+
+
 def test_logits_that_are_not_numbers() -> None:
     from dgemma import Error
 

@@ -123,7 +123,7 @@ def test_plan_alone(core: FakeCore) -> None:
     assert report("model.gguf", "--plan", "--ctx", "262144") == {
         "memory": {"n_ctx": 262144, "kv_type": "f16", "devices": PLAN}
     }
-    assert core.asked == ("model.gguf", 262144, "f16", 256)
+    assert core.asked == ("model.gguf", 262144, "f16", 0)
     shown = invoke("model.gguf", "--plan").stdout
     assert "Memory for 8,192 tokens of context" in shown
     assert "Metadata" not in shown
@@ -135,7 +135,7 @@ def test_the_plan_stays_within_the_model(
 ) -> None:
     monkeypatch.setitem(METADATA, "diffusion-gemma.context_length", own)
     assert report("model.gguf")["memory"]["n_ctx"] == planned
-    assert core.asked == ("model.gguf", planned, "f16", 256)
+    assert core.asked == ("model.gguf", planned, "f16", 0)
 
 
 @pytest.mark.usefixtures("core")

@@ -358,4 +358,36 @@ struct SamplerStep {
 SamplerStep entropy_bound_step(const float* logits, int canvas_length, int n_vocab, double temperature,
                                double entropy_bound, const double* u, const int32_t* noise);
 
+// ---------------------------------------------------------------------------------------------------- CUDA
+
+/// Empty where dgemma's own CUDA kernels can run; otherwise the sentence that says why not.
+std::string cuda_unavailable();
+
+/// The vocabulary's side of one step as the CUDA kernels compute it (cpp/src/cuda/), from and to the host's memory: the
+/// sampler with the random numbers of (seed, step, block), and then self-conditioning.
+struct CardJob {
+    const float* logits;  // [canvas, n_vocab], before the soft-cap
+    const float* before;  // the same of the step before, or null
+    int canvas, n_vocab;
+    float soft_cap;  // 0: none
+    double temperature, entropy_bound;
+    uint64_t seed;
+    uint32_t step, block;
+    std::string type;       // of the embedding
+    int64_t n_cols;         // of the embedding
+    const void* embedding;  // [n_vocab, row_bytes(type, n_cols)]
+    float dropped_mass;     // of each softmax, above 0
+    int max_kept;           // tokens that a row may keep and still be summed token by token
+    float* soft;            // [canvas, n_cols]
+};
+struct CardJobResult {
+    SamplerStep step;
+    double mean_entropy;  // nats
+    bool unchanged;       // every argmax is that of the step before
+    int n_flat;           // rows that kept more than max_kept
+    std::vector<int32_t> canvas_on_card;
+};
+/// RequestError outside the kernels' bounds; BackendError where cuda_unavailable() says why.
+CardJobResult run_on_card(const CardJob& job);
+
 }  // namespace dgemma

@@ -60,10 +60,6 @@ void DenoiseLoop::encode(const std::vector<int32_t>& tokens) {
     stats_.encode_seconds += seconds_since(start);
 }
 
-RandomSite DenoiseLoop::site(int position, Stream stream) const {
-    return {static_cast<uint32_t>(position), static_cast<uint32_t>(step_), static_cast<uint32_t>(block_), stream};
-}
-
 void DenoiseLoop::begin_block() {
     // The finished canvas becomes context only now, when another one follows it.
     const int pending = static_cast<int>(argmax_.size());
@@ -75,7 +71,8 @@ void DenoiseLoop::begin_block() {
     stop_.reset();
     canvas_.resize(static_cast<size_t>(model_.canvas_length()));
     for (int i = 0; i < model_.canvas_length(); ++i) {
-        canvas_[static_cast<size_t>(i)] = random_token(request_.seed, site(i, Stream::kCanvas), model_.n_vocab());
+        const RandomSite site{static_cast<uint32_t>(i), 0, static_cast<uint32_t>(block_), Stream::kCanvas};
+        canvas_[static_cast<size_t>(i)] = random_token(request_.seed, site, model_.n_vocab());
     }
     in_block_ = true;
 }
@@ -88,14 +85,8 @@ void DenoiseLoop::step() {
     const double remaining = s.max_denoising_steps - step_;
     const double temperature = s.t_min + (s.t_max - s.t_min) * (remaining / s.max_denoising_steps);
     ++step_;
-    const int n = model_.canvas_length();
-    std::vector<double> u(static_cast<size_t>(n));
-    std::vector<int32_t> noise(static_cast<size_t>(n));
-    for (int i = 0; i < n; ++i) {
-        u[static_cast<size_t>(i)] = random_unit(request_.seed, site(i, Stream::kSample));
-        noise[static_cast<size_t>(i)] = random_token(request_.seed, site(i, Stream::kNoise), model_.n_vocab());
-    }
-    SamplerStep sampled = model_.denoise(canvas_, conditioned, {temperature, s.entropy_bound, u.data(), noise.data()});
+    const StepSite site{request_.seed, static_cast<uint32_t>(step_), static_cast<uint32_t>(block_)};
+    SamplerStep sampled = model_.denoise(canvas_, conditioned, {temperature, s.entropy_bound, site});
     const bool stop = stop_(sampled.argmax, sampled.entropy);
     canvas_ = std::move(sampled.next_canvas);
     argmax_ = std::move(sampled.argmax);

@@ -25,7 +25,7 @@ class Denoiser {
     /// Encodes tokens and appends them to the cache.
     virtual void encode(const std::vector<int32_t>& tokens) = 0;
     /// One denoising step: the logits of a canvas, sampled. If `conditioned`, on the last step's own answer.
-    virtual SamplerStep denoise(const std::vector<int32_t>& canvas, bool conditioned, const SamplerInputs& inputs) = 0;
+    virtual SamplerStep denoise(const std::vector<int32_t>& canvas, bool conditioned, const StepRequest& request) = 0;
 };
 
 class DenoiseLoop {
@@ -45,7 +45,6 @@ class DenoiseLoop {
     void end_block();
     void finish(DoneReason reason, std::optional<int32_t> end_token);
     void encode(const std::vector<int32_t>& tokens);
-    RandomSite site(int position, Stream stream) const;
 
     Denoiser& model_;
     GenerationRequest request_;

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "support/host_device.h"
+
 namespace dgemma {
 
 enum class Stream : uint32_t { kCanvas = 0, kSample = 1, kNoise = 2 };
@@ -19,7 +21,7 @@ struct RandomSite {
     Stream stream;
 };
 
-inline uint64_t philox(uint64_t seed, const RandomSite& site) {
+DGEMMA_HOST_DEVICE inline uint64_t philox(uint64_t seed, const RandomSite& site) {
     uint32_t c[4] = {site.position, site.step, site.block, static_cast<uint32_t>(site.stream)};
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -34,13 +36,29 @@ inline uint64_t philox(uint64_t seed, const RandomSite& site) {
 }
 
 /// Uniform in [0, 1), 53 bits.
-inline double random_unit(uint64_t seed, const RandomSite& site) {
+DGEMMA_HOST_DEVICE inline double random_unit(uint64_t seed, const RandomSite& site) {
     return static_cast<double>(philox(seed, site) >> 11) * 0x1p-53;
 }
 
 /// Uniform in 0 … n - 1 (bias below n / 2^53).
-inline int32_t random_token(uint64_t seed, const RandomSite& site, int n) {
+DGEMMA_HOST_DEVICE inline int32_t random_token(uint64_t seed, const RandomSite& site, int n) {
     return static_cast<int32_t>(random_unit(seed, site) * n);
+}
+
+/// Where one step of an answer stands in the streams.
+struct StepSite {
+    uint64_t seed;
+    uint32_t step, block;
+};
+
+/// Where in its cumulative distribution a position draws, in [0, 1).
+DGEMMA_HOST_DEVICE inline double draw_at(const StepSite& site, int position) {
+    return random_unit(site.seed, {static_cast<uint32_t>(position), site.step, site.block, Stream::kSample});
+}
+
+/// The token that a position gets if it is not accepted.
+DGEMMA_HOST_DEVICE inline int32_t noise_at(const StepSite& site, int position, int n_vocab) {
+    return random_token(site.seed, {static_cast<uint32_t>(position), site.step, site.block, Stream::kNoise}, n_vocab);
 }
 
 }  // namespace dgemma

@@ -31,6 +31,9 @@ struct Sums {
     double weighted = 0;  // sum of e^(z - max) (z - max)
 };
 
+/// A token of logit -infinity has no mass: 0 times this, not 0 times infinity.
+float clamped(float d) { return d < -88.0f ? -88.0f : d; }
+
 Sums block_sums(const float* row, int64_t n, float max) {
     float mass[kLanes] = {}, weighted[kLanes] = {};
     int64_t i = 0;
@@ -38,14 +41,14 @@ Sums block_sums(const float* row, int64_t n, float max) {
         for (int l = 0; l < kLanes; ++l) {
             const float d = row[i + l] - max, e = fast_exp(d);
             mass[l] += e;
-            weighted[l] += e * d;
+            weighted[l] += e * clamped(d);
         }
     }
     const int64_t rest = n % kLanes;
     for (int64_t l = 0; l < rest; ++l) {
         const float d = row[i + l] - max, e = fast_exp(d);
         mass[l] += e;
-        weighted[l] += e * d;
+        weighted[l] += e * clamped(d);
     }
     Sums sums;
     for (int l = 0; l < kLanes; ++l) {

@@ -22,6 +22,11 @@ std::vector<uint8_t> accept_positions(const std::vector<double>& entropy, double
     return accepted;
 }
 
+void throw_not_a_number(int position) {
+    throw Error("the logits of canvas position " + std::to_string(position) +
+                " are not numbers (NaN); the weights are damaged or overflow this device's arithmetic");
+}
+
 SamplerStep sample_canvas(float* logits, const LogitShape& shape, const SamplerInputs& inputs, ThreadPool& pool) {
     const size_t n = static_cast<size_t>(shape.canvas);
     SamplerStep step;
@@ -40,10 +45,7 @@ SamplerStep sample_canvas(float* logits, const LogitShape& shape, const SamplerI
         step.sampled[i] = std::isnan(summary.total) ? 0 : draw_token(row, shape.vocab, summary, inputs.u[i]);
     });
     for (size_t i = 0; i < n; ++i) {
-        if (std::isnan(entropy[i])) {
-            throw Error("the logits of canvas position " + std::to_string(i) +
-                        " are not numbers (NaN); the weights are damaged or overflow this device's arithmetic");
-        }
+        if (std::isnan(entropy[i])) throw_not_a_number(static_cast<int>(i));
     }
     step.accepted = accept_positions(entropy, inputs.entropy_bound);
     step.next_canvas.resize(n);

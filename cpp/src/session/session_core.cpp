@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/card_logits.h"
+
 namespace dgemma {
 namespace {
 
@@ -17,8 +19,14 @@ KvShape shape_for(const EngineCore& engine) {
 std::unique_ptr<StepLogits> logits_for(EngineCore& engine, bool plan_only) {
     const Model& model = engine.model();
     const Devices& devices = engine.devices();
-    return std::make_unique<HostLogits>(model, devices.get(model.head_on_gpu()), devices.cpu(),
-                                        engine.options().exact ? 0.0f : kDroppedMass, engine.pool(), plan_only);
+    const bool exact = engine.options().exact;
+    ggml_backend_t head = devices.get(model.head_on_gpu());
+    // The card's kernels leave small probabilities out and round flat rows.
+    if (!exact) {
+        if (auto on_card = cuda::make_card_logits(model, head, kDroppedMass, engine.pool(), plan_only)) return on_card;
+    }
+    return std::make_unique<HostLogits>(model, head, devices.cpu(), exact ? 0.0f : kDroppedMass, engine.pool(),
+                                        plan_only);
 }
 
 }  // namespace
@@ -72,9 +80,9 @@ void SessionCore::encode(const std::vector<int32_t>& tokens) {
     }
 }
 
-SamplerStep SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned, const SamplerInputs& inputs) {
+SamplerStep SessionCore::denoise(const std::vector<int32_t>& canvas, bool conditioned, const StepRequest& request) {
     compute_logits(canvas, conditioned);
-    SamplerStep step = logits_->sample(inputs);
+    SamplerStep step = logits_->sample(request);
     if (timer_) timer_->end("sampler");
     return step;
 }

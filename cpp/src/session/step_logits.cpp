@@ -9,56 +9,34 @@
 #include "session/soft_embedding.h"
 
 namespace dgemma {
-namespace {
-
-ggml_tensor* new_product(ggml_context* context, const Hparams& h) {
-    return ggml_new_tensor_2d(context, GGML_TYPE_F32, h.vocab, h.canvas);
-}
-
-}  // namespace
-
 HostLogits::HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass,
                        ThreadPool& pool, bool plan_only)
-    : model_(model),
-      head_(head),
-      cpu_(cpu),
-      dropped_mass_(dropped_mass),
-      pool_(pool),
-      context_(make_tensor_context(1)),
-      product_(new_product(context_.get(), model.hparams())) {
-    plan_only ? pretend() : allocate();
-}
-
-/// A buffer at no real address, for graphs that are measured and never run.
-void HostLogits::pretend() {
-    void* nowhere = reinterpret_cast<void*>(uintptr_t{1} << 20);
-    buffer_.reset(ggml_backend_cpu_buffer_from_ptr(nowhere, ggml_nbytes(product_)));
-    ggml_backend_tensor_alloc(buffer_.get(), product_, nowhere);
-}
-
-void HostLogits::allocate() {
-    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), head_));
-    if (!buffer_) {
-        throw BackendError(std::string(ggml_backend_name(head_)) + ": not enough memory for the logits (" +
-                           std::to_string(ggml_nbytes(product_) >> 20) + " MiB)");
-    }
-    if (ggml_backend_buffer_is_host(buffer_.get())) {
-        logits_ = static_cast<float*>(product_->data);
+    : model_(model), cpu_(cpu), dropped_mass_(dropped_mass), pool_(pool), place_(model.hparams(), head, plan_only) {
+    if (plan_only) return;
+    if (ggml_backend_buffer_is_host(product()->buffer)) {
+        logits_ = static_cast<float*>(product()->data);
     } else {
-        copy_.resize(static_cast<size_t>(ggml_nelements(product_)));
+        copy_.resize(static_cast<size_t>(ggml_nelements(product())));
         logits_ = copy_.data();
     }
 }
 
 void HostLogits::fetch() {
-    if (!copy_.empty()) ggml_backend_tensor_get(product_, logits_, 0, ggml_nbytes(product_));
+    if (!copy_.empty()) ggml_backend_tensor_get(product(), logits_, 0, ggml_nbytes(product()));
 }
 
-SamplerStep HostLogits::sample(const SamplerInputs& inputs) {
+SamplerStep HostLogits::sample(const StepRequest& request) {
     fetch();
     const Hparams& h = model_.hparams();
-    return sample_canvas(logits_, {static_cast<int>(h.canvas), static_cast<int>(h.vocab), h.logit_softcap}, inputs,
-                         pool_);
+    const int canvas = static_cast<int>(h.canvas), vocab = static_cast<int>(h.vocab);
+    std::vector<double> u(static_cast<size_t>(canvas));
+    std::vector<int32_t> noise(static_cast<size_t>(canvas));
+    for (int i = 0; i < canvas; ++i) {
+        u[static_cast<size_t>(i)] = draw_at(request.site, i);
+        noise[static_cast<size_t>(i)] = noise_at(request.site, i, vocab);
+    }
+    return sample_canvas(logits_, {canvas, vocab, h.logit_softcap},
+                         {request.temperature, request.entropy_bound, u.data(), noise.data()}, pool_);
 }
 
 void HostLogits::self_conditioning(float* soft, const std::function<bool()>& stopping) {
@@ -66,7 +44,7 @@ void HostLogits::self_conditioning(float* soft, const std::function<bool()>& sto
                    pool_, stopping);
 }
 
-void HostLogits::condition_on(const float* z) { std::copy_n(z, ggml_nelements(product_), logits_); }
+void HostLogits::condition_on(const float* z) { std::copy_n(z, ggml_nelements(product()), logits_); }
 
 void HostLogits::read(float* logits) {
     fetch();
@@ -79,7 +57,7 @@ void HostLogits::read(float* logits) {
 }
 
 void HostLogits::add_memory(MemoryUse& use) const {
-    use[ggml_backend_name(head_)]["sampler"] += ggml_nbytes(product_);
+    use[ggml_backend_name(place_.head())]["sampler"] += ggml_nbytes(product());
     use[ggml_backend_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
 }
 

@@ -8,6 +8,7 @@
 
 #include "denoise/sampler.h"
 #include "model/model.h"
+#include "session/logit_product.h"
 #include "support/thread_pool.h"
 
 namespace dgemma {
@@ -21,7 +22,7 @@ class StepLogits {
     /// [vocab, canvas] F32 in a buffer: where the decoder's graph leaves the product, before the soft-cap.
     virtual ggml_tensor* product() const = 0;
     /// One step of the sampler on the product. What the next step conditions on is kept in its place.
-    virtual SamplerStep sample(const SamplerInputs& inputs) = 0;
+    virtual SamplerStep sample(const StepRequest& request) = 0;
     /// soft [C, hidden] = softmax of what sample() or condition_on() left, times the embedding (soft_embedding.h).
     /// Unfinished once `stopping` is true.
     virtual void self_conditioning(float* soft, const std::function<bool()>& stopping) = 0;
@@ -43,25 +44,21 @@ class HostLogits final : public StepLogits {
     HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool,
                bool plan_only);
 
-    ggml_tensor* product() const override { return product_; }
-    SamplerStep sample(const SamplerInputs& inputs) override;
+    ggml_tensor* product() const override { return place_.tensor(); }
+    SamplerStep sample(const StepRequest& request) override;
     void self_conditioning(float* soft, const std::function<bool()>& stopping) override;
     void condition_on(const float* z) override;
     void read(float* logits) override;
     void add_memory(MemoryUse& use) const override;
 
   private:
-    void allocate();
-    void pretend();
     void fetch();
 
     const Model& model_;
-    ggml_backend_t head_, cpu_;
+    ggml_backend_t cpu_;
     float dropped_mass_;
     ThreadPool& pool_;
-    ContextPtr context_;
-    ggml_tensor* product_;  // on the head's device
-    BufferPtr buffer_;
+    LogitProduct place_;
     std::vector<float> copy_;  // only where the head's device is not the host
     float* logits_ = nullptr;  // [C, V] in the host's memory
 };

@@ -1,0 +1,66 @@
+// The few things that the kernels' host side asks of the CUDA runtime. nvidia/card.cu has them; emulated/card.cpp has
+// them for the host's memory, so that all of cuda/ also runs on a machine without a card (docs/cuda.md).
+#pragma once
+
+#include <ggml-backend.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+namespace dgemma::cuda {
+
+/// Empty where kernels can be launched; otherwise the sentence that says why not.
+std::string why_unavailable();
+
+/// Whether a ggml device computes in a card's memory, so that our kernels can read what its graphs leave.
+bool runs_on(ggml_backend_t backend);
+
+/// Selects the card whose memory `pointer` is, for this thread. BackendError where it is no card's.
+void use_card_of(const void* pointer);
+
+/// Bytes of the current card; BackendError with the size where there are not so many. What is in them is undefined.
+void* allocate(size_t n_bytes);
+void release(void* memory) noexcept;
+
+/// A queue of work on the current card; kernels and copies in it run one after the other.
+class Stream {
+  public:
+    Stream();
+    ~Stream();
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+
+    void* handle() const { return handle_; }
+    /// Between any two of host and card.
+    void copy(void* to, const void* from, size_t n_bytes) const;
+    /// Every byte becomes `value`.
+    void fill(void* memory, int value, size_t n_bytes) const;
+    /// Returns when all work in the queue is done. BackendError if some of it failed.
+    void wait() const;
+
+  private:
+    void* handle_ = nullptr;
+};
+
+/// n values of the card's memory.
+template <typename T>
+class DeviceArray {
+  public:
+    explicit DeviceArray(size_t n) : data_(static_cast<T*>(allocate(n * sizeof(T)))), size_(n) {}
+    ~DeviceArray() { release(data_); }
+    DeviceArray(DeviceArray&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+    DeviceArray(const DeviceArray&) = delete;
+    DeviceArray& operator=(const DeviceArray&) = delete;
+
+    T* data() const { return data_; }
+    size_t size() const { return size_; }
+    uint64_t n_bytes() const { return size_ * sizeof(T); }
+
+  private:
+    T* data_;
+    size_t size_;
+};
+
+}  // namespace dgemma::cuda

@@ -1,0 +1,66 @@
+// The kernels from and to the host's memory, for comparing them with their twins.
+#include "cuda/card_step.h"
+#include "dgemma/dgemma.h"
+#include "support/types.h"
+
+namespace dgemma {
+namespace {
+
+using namespace cuda;
+
+/// A copy of the host's bytes on the card.
+DeviceArray<char> uploaded(const void* from, size_t n_bytes) {
+    DeviceArray<char> memory(n_bytes);
+    const cuda::Stream stream;
+    stream.copy(memory.data(), from, n_bytes);
+    stream.wait();
+    return memory;
+}
+
+StepShape shape_of(const CardJob& job) {
+    return {{job.canvas, job.n_vocab, job.soft_cap}, static_cast<int>(job.n_cols)};
+}
+
+void check(const CardJob& job) {
+    if (const std::string why = cuda_unavailable(); !why.empty()) throw BackendError(why);
+    if (!(job.temperature > 0)) throw RequestError("the temperature must be above 0");
+    check_fits(shape_of(job));
+    if (job.max_kept < 1) throw RequestError("max_kept must be at least 1");
+    if (!has_conditioning(weight_type(job.type))) {
+        throw RequestError("CUDA: no kernel reads an embedding of type " + job.type);
+    }
+}
+
+}  // namespace
+
+std::string cuda_unavailable() { return why_unavailable(); }
+
+CardJobResult run_on_card(const CardJob& job) {
+    check(job);
+    const size_t n_logits = static_cast<size_t>(job.canvas) * static_cast<size_t>(job.n_vocab);
+    const uint64_t n_bytes = row_bytes(job.type, job.n_cols);
+    const DeviceArray<char> embedding = uploaded(job.embedding, static_cast<size_t>(job.n_vocab) * n_bytes);
+    CardStep card(shape_of(job),
+                  {weight_type(job.type), reinterpret_cast<const uint8_t*>(embedding.data()),
+                   static_cast<int64_t>(n_bytes), static_cast<int>(job.n_cols)},
+                  job.dropped_mass, job.max_kept);
+    const StepRequest request{job.temperature, job.entropy_bound, {job.seed, job.step, job.block}};
+    if (job.before != nullptr) {
+        const DeviceArray<char> before = uploaded(job.before, n_logits * sizeof(float));
+        card.sample(reinterpret_cast<const float*>(before.data()), request);
+    }
+    const DeviceArray<char> logits = uploaded(job.logits, n_logits * sizeof(float));
+    CardJobResult result;
+    result.step = card.sample(reinterpret_cast<const float*>(logits.data()), request);
+    card.self_conditioning(job.soft);
+    result.mean_entropy = card.summary().mean_entropy;
+    result.unchanged = card.summary().unchanged != 0;
+    result.n_flat = card.n_flat();
+    result.canvas_on_card.resize(static_cast<size_t>(job.canvas));
+    const cuda::Stream stream;
+    stream.copy(result.canvas_on_card.data(), card.next_canvas(), static_cast<size_t>(job.canvas) * sizeof(int32_t));
+    stream.wait();
+    return result;
+}
+
+}  // namespace dgemma

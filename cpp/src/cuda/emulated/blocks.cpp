@@ -1,0 +1,163 @@
+// Threads of a block as fibers, switched at barriers only. Each is begun once, by ucontext, and from then on switched
+// to by longjmp, which unlike swapcontext asks nothing of the kernel.
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <exception>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "dgemma/dgemma.h"
+#include "runtime.h"
+
+dim3 threadIdx{}, blockIdx{}, gridDim{};
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr size_t kStackBytes = 128 << 10;
+constexpr size_t kLanes = 32;
+
+enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
+
+struct Fiber {
+    ucontext_t beginning{};
+    jmp_buf here{};
+    bool begun = false;
+    std::unique_ptr<char[]> stack{new char[kStackBytes]};
+    State state = State::kDone;
+    uint64_t given[2] = {};  // to shuffles: even and odd ones
+    unsigned n_shuffles = 0;
+};
+
+struct Block {
+    std::vector<Fiber> fibers;
+    jmp_buf scheduler{};
+    size_t current = 0;
+    size_t n_threads = 0;
+    unsigned n_turns = 0;
+    const std::function<void()>* body = nullptr;
+    std::exception_ptr error;
+};
+
+Block block;
+
+void pause(State state) {
+    Fiber& fiber = block.fibers[block.current];
+    fiber.state = state;
+    if (_setjmp(fiber.here) == 0) _longjmp(block.scheduler, 1);
+}
+
+/// A fiber's life: the same thread of one block after the other.
+void run_bodies() {
+    while (true) {
+        try {
+            (*block.body)();
+        } catch (...) {
+            block.error = std::current_exception();
+        }
+        pause(State::kDone);
+    }
+}
+
+void begin(Fiber& fiber) {
+    fiber.begun = true;
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack.get();
+    fiber.beginning.uc_stack.ss_size = kStackBytes;
+    fiber.beginning.uc_link = nullptr;
+    makecontext(&fiber.beginning, run_bodies, 0);
+    setcontext(&fiber.beginning);
+}
+
+void resume(size_t i) {
+    Fiber& fiber = block.fibers[i];
+    if (fiber.state != State::kReady) return;
+    block.current = i;
+    threadIdx = {static_cast<unsigned>(i), 0, 0};
+    if (_setjmp(block.scheduler) != 0) return;  // back from pause()
+    if (!fiber.begun) begin(fiber);
+    _longjmp(fiber.here, 1);
+}
+
+/// Threads first … last - 1 go on if all of them wait at that barrier.
+bool release_all(size_t first, size_t last, State barrier) {
+    for (size_t i = first; i < last; ++i) {
+        if (block.fibers[i].state != barrier) return false;
+    }
+    for (size_t i = first; i < last; ++i) block.fibers[i].state = State::kReady;
+    return true;
+}
+
+bool all_done() {
+    for (size_t i = 0; i < block.n_threads; ++i) {
+        if (block.fibers[i].state != State::kDone) return false;
+    }
+    return true;
+}
+
+/// A warp as far as its threads get without the others; its lanes from another end each time.
+void run_warp(size_t first) {
+    do {
+        const bool forwards = block.n_turns++ % 3 != 1;
+        for (size_t i = 0; i < kLanes; ++i) resume(first + (forwards ? i : kLanes - 1 - i));
+    } while (release_all(first, first + kLanes, State::kAtWarpBarrier));
+}
+
+/// One warp after the other, each up to the next barrier of the block and beginning with another one each time: where a
+/// barrier is missing, a warp overtakes those that still read what it writes, or reads what is not yet written.
+void run_round() {
+    const size_t n_warps = block.n_threads / kLanes, offset = block.n_turns % n_warps;
+    for (size_t i = 0; i < n_warps; ++i) run_warp((i + offset) % n_warps * kLanes);
+    if (!block.error) return;
+    block.fibers.clear();  // others stand in the middle of the kernel
+    std::rethrow_exception(std::exchange(block.error, nullptr));
+}
+
+/// The waiting fibers can never go on: a kernel that does this is broken, and so is its emulation from here on.
+[[noreturn]] void fail() {
+    block.fibers.clear();
+    throw Error("a barrier that not all threads of the block or warp reach");
+}
+
+void run_block() {
+    for (size_t i = 0; i < block.n_threads; ++i) {
+        block.fibers[i].state = State::kReady;
+        block.fibers[i].n_shuffles = 0;
+    }
+    while (!all_done()) {
+        run_round();
+        if (!release_all(0, block.n_threads, State::kAtBlockBarrier) && !all_done()) fail();
+    }
+}
+
+}  // namespace
+
+int lane() { return static_cast<int>(block.current % kLanes); }
+
+uint64_t exchange(uint64_t value, int from) {
+    const size_t warp = block.current / kLanes * kLanes;
+    Fiber& fiber = block.fibers[block.current];
+    const unsigned which = fiber.n_shuffles++ % 2;  // a lane is at most one shuffle ahead of another
+    fiber.given[which] = value;
+    pause(State::kAtWarpBarrier);
+    return block.fibers[warp + static_cast<size_t>(from)].given[which];
+}
+
+void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
+    block.n_threads = static_cast<size_t>(threads);
+    if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
+    block.body = &body;
+    gridDim = blocks;
+    for (unsigned y = 0; y < blocks.y; ++y) {
+        for (unsigned x = 0; x < blocks.x; ++x) {
+            blockIdx = {x, y, 0};
+            run_block();
+        }
+    }
+}
+
+}  // namespace dgemma::cuda
+
+void __syncthreads() { dgemma::cuda::pause(dgemma::cuda::State::kAtBlockBarrier); }

@@ -1,0 +1,41 @@
+// The host's memory in place of a card's.
+#include "cuda/card.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr size_t kAlignment = 256;  // cudaMalloc's
+constexpr int kPoison = 0xff;       // NaN and -1: what is read before it is written shows
+
+}  // namespace
+
+std::string why_unavailable() { return ""; }
+
+bool runs_on(ggml_backend_t backend) {
+    return ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend));
+}
+
+void use_card_of(const void* /*pointer*/) {}
+
+void* allocate(size_t n_bytes) {
+    void* memory = std::aligned_alloc(kAlignment, (n_bytes + kAlignment - 1) / kAlignment * kAlignment);
+    if (memory == nullptr) throw std::bad_alloc();
+    return std::memset(memory, kPoison, n_bytes);
+}
+
+void release(void* memory) noexcept { std::free(memory); }
+
+Stream::Stream() = default;
+Stream::~Stream() = default;
+
+void Stream::copy(void* to, const void* from, size_t n_bytes) const { std::memcpy(to, from, n_bytes); }
+
+void Stream::fill(void* memory, int value, size_t n_bytes) const { std::memset(memory, value, n_bytes); }
+
+void Stream::wait() const {}
+
+}  // namespace dgemma::cuda

@@ -1,0 +1,94 @@
+// Kernels compiled by an ordinary C++ compiler, for tests: blocks one after the other, a fiber for each thread.
+// Barriers and shuffles that not all threads reach are errors, and between barriers the warps run one after the other
+// in an order that changes, so that a missing barrier shows. It says nothing about memory consistency within a warp,
+// alignment or speed.
+#pragma once
+
+#include <ggml.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#include "cuda/card.h"
+#include "mma.h"
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(threads)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+extern dim3 threadIdx, blockIdx, gridDim;
+
+void __syncthreads();
+
+namespace dgemma::cuda {
+
+/// Every lane of a warp gives eight bytes and takes those of lane `from`.
+uint64_t exchange(uint64_t value, int from);
+int lane();
+
+template <typename T>
+T exchange_value(T value, int from) {
+    uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    bits = exchange(bits, from);
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/// Runs body() once for each thread of each block.
+void run_blocks(dim3 blocks, int threads, const std::function<void()>& body);
+
+inline dim3 grid(int x, int y) { return {static_cast<unsigned>(x), static_cast<unsigned>(y), 1}; }
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Stream& /*stream*/, Arguments... arguments) {
+    run_blocks(blocks, threads, [&] { kernel(arguments...); });
+}
+
+}  // namespace dgemma::cuda
+
+template <typename T>
+T __shfl_xor_sync(unsigned /*mask*/, T value, int lanes) {
+    return dgemma::cuda::exchange_value(value, dgemma::cuda::lane() ^ lanes);
+}
+
+template <typename T>
+T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes) {
+    const int from = dgemma::cuda::lane() - static_cast<int>(lanes);
+    return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from);
+}
+
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+
+inline long long __double_as_longlong(double value) {
+    long long bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+struct __half {
+    uint16_t bits;
+};
+inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
+inline float __half2float(__half value) { return ggml_fp16_to_fp32(value.bits); }
+inline __nv_bfloat16 __float2bfloat16(float value) { return {ggml_fp32_to_bf16(value).bits}; }

@@ -1,0 +1,21 @@
+// In place of all of cuda/ where the kernels are not built.
+#include "cuda/card_logits.h"
+
+namespace dgemma {
+
+std::string cuda_unavailable() {
+    return "dgemma was built without its CUDA kernels; build it where nvcc and a ggml with CUDA are found "
+           "(docs/cuda.md)";
+}
+
+CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
+namespace cuda {
+
+std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backend_t /*head*/, float /*dropped_mass*/,
+                                             ThreadPool& /*pool*/, bool /*plan_only*/) {
+    return nullptr;
+}
+
+}  // namespace cuda
+}  // namespace dgemma

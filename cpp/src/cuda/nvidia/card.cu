@@ -1,0 +1,99 @@
+#include <memory>
+
+#include "cuda/card.h"
+#include "dgemma/dgemma.h"
+#include "runtime.h"
+
+namespace dgemma::cuda {
+namespace {
+
+__global__ void nothing() {}
+
+/// Whether this build has code for the current card.
+bool has_code() {
+    cudaFuncAttributes attributes{};
+    const bool found = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess;
+    cudaGetLastError();  // not to be met by the next check
+    return found;
+}
+
+struct FreeBuffer {
+    void operator()(ggml_backend_buffer_t buffer) const { ggml_backend_buffer_free(buffer); }
+};
+
+/// Selects a ggml device's card by where its memory is: nothing public says which card it is.
+void use_card_of_backend(ggml_backend_t backend) {
+    const std::unique_ptr<ggml_backend_buffer, FreeBuffer> buffer(ggml_backend_alloc_buffer(backend, 256));
+    if (!buffer) throw BackendError(std::string(ggml_backend_name(backend)) + ": not enough memory for anything");
+    use_card_of(ggml_backend_buffer_get_base(buffer.get()));
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+    if (status == cudaSuccess) return;
+    throw BackendError(std::string("CUDA: ") + what + " (" + cudaGetErrorString(status) + ")");
+}
+
+std::string why_unavailable() {
+    int n_cards = 0;
+    const cudaError_t status = cudaGetDeviceCount(&n_cards);
+    cudaGetLastError();
+    if (status == cudaSuccess && n_cards > 0) {
+        return has_code() ? ""
+                          : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
+    }
+    if (status == cudaErrorInsufficientDriver) {
+        return "the NVIDIA driver is missing, or older than the CUDA " + std::to_string(CUDART_VERSION / 1000) +
+               " that dgemma's kernels were built with";
+    }
+    return std::string("no NVIDIA card can be used (") + cudaGetErrorString(status) + ")";
+}
+
+bool runs_on(ggml_backend_t backend) {
+    ggml_backend_dev_t device = ggml_backend_get_device(backend);
+    const std::string name = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    if (name != "CUDA" || !why_unavailable().empty()) return false;
+    use_card_of_backend(backend);
+    return has_code();
+}
+
+void use_card_of(const void* pointer) {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, pointer), "an address could not be looked up");
+    if (attributes.type != cudaMemoryTypeDevice) throw BackendError("CUDA: the logits are not in a card's memory");
+    check(cudaSetDevice(attributes.device), "the card could not be selected");
+}
+
+void* allocate(size_t n_bytes) {
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, n_bytes);
+    if (status == cudaErrorMemoryAllocation) {
+        throw BackendError("CUDA: not enough memory on the card for " + std::to_string((n_bytes >> 20) + 1) +
+                           " MiB of the sampler's buffers");
+    }
+    check(status, "memory could not be allocated");
+    return memory;
+}
+
+void release(void* memory) noexcept { cudaFree(memory); }
+
+Stream::Stream() {
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream could not be made");
+    handle_ = stream;
+}
+
+Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(handle_)); }
+
+void Stream::copy(void* to, const void* from, size_t n_bytes) const {
+    check(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(handle_)), "a copy failed");
+}
+
+void Stream::fill(void* memory, int value, size_t n_bytes) const {
+    check(cudaMemsetAsync(memory, value, n_bytes, static_cast<cudaStream_t>(handle_)), "memory could not be filled");
+}
+
+void Stream::wait() const { check(cudaStreamSynchronize(static_cast<cudaStream_t>(handle_)), "a kernel failed"); }
+
+}  // namespace dgemma::cuda
