@@ -4,7 +4,7 @@ namespace dgemma {
 namespace {
 
 ggml_tensor* build_rope(const GraphScope& g, const LayerHparams& layer, const LayerWeights& w, ggml_tensor* x) {
-    return ggml_rope_ext(g.ctx, x, g.inputs.positions, w.rope_freqs, layer.rope_dims, GGML_ROPE_TYPE_NEOX,
+    return ggml_rope_ext(g.ctx, x, g.inputs.layers[static_cast<size_t>(w.device)].positions, w.rope_freqs, layer.rope_dims, GGML_ROPE_TYPE_NEOX,
                          /*n_ctx_orig=*/0, layer.rope_base, /*freq_scale=*/1, /*ext_factor=*/0, /*attn_factor=*/1,
                          /*beta_fast=*/0, /*beta_slow=*/0);
 }
@@ -30,7 +30,8 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
     v = build_norm(g, v, nullptr);
 
     const KvCache::Layer& cache = g.cache.layer(i);
-    ggml_tensor* cells = layer.sliding ? g.inputs.ring_cells : g.inputs.full_cells;
+    const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
+    ggml_tensor* cells = layer.sliding ? inputs.ring_cells : inputs.full_cells;
     const auto write = [&](ggml_tensor* to, ggml_tensor* from) {
         return ggml_set_rows(g.ctx, to, ggml_reshape_2d(g.ctx, from, row, g.shape.n_tokens), cells);
     };
@@ -39,6 +40,7 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
 
 ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
     const LayerHparams& layer = g.h.layers[i];
+    const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
     const int64_t n = g.shape.n_tokens, keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
 
     ggml_tensor* q = ggml_reshape_3d(g.ctx, x.times(w.attn_q), layer.head_dim, g.h.heads, n);
@@ -51,7 +53,7 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
     if (padded > n) q = ggml_pad(g.ctx, q, 0, 0, static_cast<int>(padded - n), 0);
     ggml_tensor* attention = ggml_flash_attn_ext(
         g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view_heads(g, layer, written.k, keys),
-        view_heads(g, layer, written.v, keys), layer.sliding ? g.inputs.ring_mask : g.inputs.full_mask,
+        view_heads(g, layer, written.v, keys), layer.sliding ? inputs.ring_mask : inputs.full_mask,
         /*scale=*/1.0f, /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);  // [hd, heads, padded]
     ggml_prec_set_acc(attention, GGML_PREC_F32);
 

@@ -2,38 +2,30 @@
 
 #include <algorithm>
 
+#include "session/plan.h"
+
 namespace dgemma {
 namespace {
 
 // How much of each softmax self-conditioning may leave out in the normal mode.
 constexpr float kDroppedMass = 1e-4f;
 
-KvShape shape_for(const EngineCore& engine) {
-    const EngineOptions& options = engine.options();
-    return kv_shape(engine.model().hparams(), options.n_ctx, options.n_batch,
-                    options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
-}
-
-std::unique_ptr<StepLogits> logits_for(EngineCore& engine, bool plan_only) {
+std::unique_ptr<StepLogits> logits_for(EngineCore& engine) {
     const Model& model = engine.model();
     const Devices& devices = engine.devices();
-    return std::make_unique<HostLogits>(model, devices.get(model.head_on_gpu()), devices.cpu(),
-                                        engine.options().exact ? 0.0f : kDroppedMass, engine.pool(), plan_only);
+    return std::make_unique<HostLogits>(model, devices.get(model.head_device()), devices.cpu(),
+                                        engine.options().exact ? 0.0f : kDroppedMass, engine.pool());
 }
 
 }  // namespace
 
-SessionCore::SessionCore(EngineCore& engine, bool plan_only)
+SessionCore::SessionCore(EngineCore& engine)
     : engine_(engine),
-      cache_(engine.model(), engine.devices(), shape_for(engine), plan_only),
-      logits_(logits_for(engine, plan_only)),
+      cache_(engine.model(), engine.devices(), cache_shape(engine.model(), engine.options()), /*plan_only=*/false),
+      logits_(logits_for(engine)),
       encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, engine.options().exact),
       decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), engine.options().exact) {
     const int64_t chunk = std::min(engine.options().n_batch, engine.options().n_ctx);
-    if (plan_only) {
-        planned_compute_ = encoder_.measure(chunk) + decoder_.measure(canvas_length());
-        return;
-    }
     soft_.resize(static_cast<size_t>(hparams().canvas * hparams().hidden));
     encoder_.reserve(chunk);
     decoder_.reserve(canvas_length());
@@ -133,14 +125,10 @@ std::map<std::string, double> SessionCore::take_parts() {
 void SessionCore::add_memory(MemoryUse& use) const {
     cache_.add_memory(use);
     logits_->add_memory(use);
-    const std::string host = ggml_backend_name(engine_.devices().cpu());
+    const std::string host = device_name(engine_.devices().cpu());
     use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
-    if (planned_compute_ > 0) {
-        use[host]["compute"] += planned_compute_;
-    } else {
-        encoder_.add_memory(use);
-        decoder_.add_memory(use);
-    }
+    encoder_.add_memory(use);
+    decoder_.add_memory(use);
 }
 
 }  // namespace dgemma

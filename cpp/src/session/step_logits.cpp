@@ -9,16 +9,13 @@
 #include "session/soft_embedding.h"
 
 namespace dgemma {
-namespace {
 
 ggml_tensor* new_product(ggml_context* context, const Hparams& h) {
     return ggml_new_tensor_2d(context, GGML_TYPE_F32, h.vocab, h.canvas);
 }
 
-}  // namespace
-
 HostLogits::HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass,
-                       ThreadPool& pool, bool plan_only)
+                       ThreadPool& pool)
     : model_(model),
       head_(head),
       cpu_(cpu),
@@ -26,20 +23,13 @@ HostLogits::HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t c
       pool_(pool),
       context_(make_tensor_context(1)),
       product_(new_product(context_.get(), model.hparams())) {
-    plan_only ? pretend() : allocate();
-}
-
-/// A buffer at no real address, for graphs that are measured and never run.
-void HostLogits::pretend() {
-    void* nowhere = reinterpret_cast<void*>(uintptr_t{1} << 20);
-    buffer_.reset(ggml_backend_cpu_buffer_from_ptr(nowhere, ggml_nbytes(product_)));
-    ggml_backend_tensor_alloc(buffer_.get(), product_, nowhere);
+    allocate();
 }
 
 void HostLogits::allocate() {
     buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), head_));
     if (!buffer_) {
-        throw BackendError(std::string(ggml_backend_name(head_)) + ": not enough memory for the logits (" +
+        throw BackendError(device_name(head_) + ": not enough memory for the logits (" +
                            std::to_string(ggml_nbytes(product_) >> 20) + " MiB)");
     }
     if (ggml_backend_buffer_is_host(buffer_.get())) {
@@ -79,8 +69,8 @@ void HostLogits::read(float* logits) {
 }
 
 void HostLogits::add_memory(MemoryUse& use) const {
-    use[ggml_backend_name(head_)]["sampler"] += ggml_nbytes(product_);
-    use[ggml_backend_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
+    use[device_name(head_)]["sampler"] += ggml_nbytes(product_);
+    use[device_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
 }
 
 }  // namespace dgemma

@@ -12,6 +12,9 @@
 
 namespace dgemma {
 
+/// A place for the head's product, [vocab, canvas] F32, not yet in memory.
+ggml_tensor* new_product(ggml_context* context, const Hparams& h);
+
 /// Canvas x vocabulary numbers exist once, here. Outside of it a step is a few numbers for each position, so that an
 /// implementation may keep them on another device than the host.
 class StepLogits {
@@ -38,10 +41,8 @@ class StepLogits {
 /// The logits in the host's memory, sampled and multiplied there, whatever device computes the head.
 class HostLogits final : public StepLogits {
   public:
-    /// `plan_only`: takes no memory and can only say how much it would. `dropped_mass`: soft_embedding's.
-    /// BackendError if the head's device has no room.
-    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool,
-               bool plan_only);
+    /// `dropped_mass`: soft_embedding's. BackendError if the head's device has no room.
+    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool);
 
     ggml_tensor* product() const override { return product_; }
     SamplerStep sample(const SamplerInputs& inputs) override;
@@ -52,7 +53,6 @@ class HostLogits final : public StepLogits {
 
   private:
     void allocate();
-    void pretend();
     void fetch();
 
     const Model& model_;

@@ -1,0 +1,110 @@
+"""The flags that say which weights go to which device, by llama.cpp's names, and the plan as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+
+if TYPE_CHECKING:
+    from .._core import DevicePlan
+
+PANEL = "Devices"
+_ALL = 2**31 - 1  # more layers than any model has
+
+
+def _option(names: str, metavar: str | None, help: str, **more: Any) -> Any:
+    return typer.Option(*names.split(), metavar=metavar, help=help, rich_help_panel=PANEL, **more)
+
+
+def _layers(text: str) -> int:
+    """-ngl: a number, auto or all; -1 is auto."""
+    words = {"auto": -1, "all": _ALL}
+    count = words[text] if text in words else int(text) if text.removeprefix("-").isdecimal() else -2
+    if count < -1:
+        raise typer.BadParameter(f"{text!r} is no number of layers: give one, or auto (what fits), or all")
+    return min(count, _ALL)
+
+
+def _proportions(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.replace("/", ",").split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of proportions: write it like 3,1") from None
+
+
+def _print_devices(wanted: bool) -> None:
+    if not wanted:
+        return
+    from .. import list_devices
+
+    for device in list_devices():
+        memory = f"{decimal(device.total_bytes)}, {decimal(device.free_bytes)} free" if device.total_bytes else ""
+        typer.echo(f"{device.name}: {device.description}" + (f" ({memory})" if memory else ""))
+    raise typer.Exit
+
+
+GpuLayers = Annotated[
+    int,
+    _option(
+        "-ngl --gpu-layers --n-gpu-layers",
+        "N",
+        "Layers on GPUs, the head counted first; what fits if absent.",
+        parser=_layers,
+        show_default=False,
+    ),
+]
+CpuMoeLayers = Annotated[
+    int, _option("-ncmoe --n-cpu-moe", "N", "Experts of the first N layers on the CPU.", min=0, show_default=False)
+]
+CpuMoe = Annotated[bool, _option("-cmoe --cpu-moe", None, "The experts of all layers on the CPU.")]
+Overrides = Annotated[
+    list[str] | None,
+    _option("-ot --override-tensor", "PATTERN=DEVICE,…", "Matrices whose name matches go there: exps=CPU."),
+]
+Split = Annotated[
+    Any, _option("-ts --tensor-split", "N,N", "Layers of each GPU, as proportions: 3,1.", parser=_proportions)
+]
+MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
+ListDevices = Annotated[
+    bool, _option("--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True)
+]
+
+
+def device_arguments(
+    gpu_layers: int,
+    cpu_moe_layers: int,
+    cpu_moe: bool,
+    overrides: list[str] | None,
+    split: list[float] | None,
+    main_gpu: int | None,
+) -> dict[str, Any]:
+    """Engine's arguments, those that were given and n_gpu_layers."""
+    given = {
+        "n_cpu_moe": -1 if cpu_moe else cpu_moe_layers,
+        "override_tensor": [part for text in overrides or () for part in text.split(",")],
+        "tensor_split": split,
+        "main_gpu": main_gpu,
+    }
+    return {"n_gpu_layers": gpu_layers} | {name: value for name, value in given.items() if value not in (0, [], None)}
+
+
+def plan_lines(plan: DevicePlan) -> Iterator[str]:
+    """A line for each run of layers that lie alike, then the head; nothing for a model on the CPU alone."""
+    if len(plan.memory) == 1:
+        return
+    places = [(layer.device, layer.experts) for layer in plan.layers]
+    for (device, experts), run in groupby(range(len(places)), lambda i: places[i]):
+        layers = list(run)
+        name = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        yield f"{name}: {device}" + ("" if experts == device else f", experts on {experts}")
+    yield f"head: {plan.head}"
+
+
+def plan_line(plan: DevicePlan) -> str:
+    """All of it on one line, with each device's bytes."""
+    sizes = ", ".join(f"{name} {decimal(sum(uses.values()))}" for name, uses in plan.memory.items())
+    return f"{'; '.join(plan_lines(plan))} ({sizes})"
