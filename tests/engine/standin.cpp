@@ -115,7 +115,7 @@ extern "C" ggml_backend_buffer_t ggml_backend_buffer_init(ggml_backend_buffer_ty
 
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     Card& card = *static_cast<Card*>(reinterpret_cast<Type*>(type)->context);
-    if (size > card.total - card.used) return nullptr;
+    if (card.used + size > card.total) return nullptr;
     void* memory = std::aligned_alloc(128, (size + 255) / 128 * 128);
     std::memset(memory, 0xff, size);  // whatever is read before it is written is not a number
     card.used += size;
@@ -179,7 +179,7 @@ bool supports_op(ggml_backend_dev_t, const Tensor* op) {
 
 void memory(ggml_backend_dev_t device, size_t* free, size_t* total) {
     *total = card_of(device).total;
-    *free = *total - card_of(device).used;
+    *free = *total > card_of(device).used ? *total - card_of(device).used : 0;
 }
 
 void fill_tables(Card& card) {

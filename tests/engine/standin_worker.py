@@ -141,18 +141,19 @@ def job_lost(model: str, cards: Cards) -> Any:
 
 def job_small(model: str, cards: Cards) -> Any:
     """What cards with less and less room get, and what is refused."""
-    need = sum(sum(u.values()) for u in dgemma.plan_devices(model, 256, device_memory=[1 << 40]).memory.values())
+    need = sum(dgemma.plan_devices(model, 256, device_memory=[1 << 40, 1]).memory["GPU0"].values())
     cards.resize(1, 1)
     report: dict[str, Any] = {"need": need, "placed": []}
-    for share in (1.0, 0.9, 0.5, 0.2, 0.0):
+    for share in (1.0, 0.9, 0.6, 0.0):
         room = RESERVE + int((need - RESERVE) * share)
         cards.resize(0, room)
         with warnings.catch_warnings(record=True) as caught, dgemma.Engine(model, n_ctx=256) as engine:
             layers = [[layer.device, layer.experts] for layer in engine.plan.layers]
             session = engine.session()
-            report["placed"].append([layers, engine.plan.head, cards.used(0) <= room, [str(w.message) for w in caught]])
+            fits = cards.used(0) <= room - RESERVE
+            report["placed"].append([layers, engine.plan.head, fits, [str(warning.message) for warning in caught]])
             del session
-    cards.resize(0, RESERVE + int((need - RESERVE) * 0.5))
+    cards.resize(0, RESERVE + int((need - RESERVE) * 0.8))
     report["refused"] = sentence(lambda: dgemma.Engine(model, n_ctx=256, n_gpu_layers=99))
     return report
 

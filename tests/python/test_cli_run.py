@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class FakeEngine:
     """Yields the class's ``script``, raising where it holds an exception; remembers how it was called."""
 
     config = GenerationConfig(confidence_threshold=0.25)
+    plan = SimpleNamespace(memory={"CPU": {"weights": 1}}, layers=[], head="CPU")
     script: list[Event | BaseException]
     calls: dict[str, Any]
 

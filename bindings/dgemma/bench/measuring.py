@@ -8,8 +8,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Plan:
     blocks: int = 1
     repeats: int = 3
     threads: int | None = None
-    n_gpu_layers: int = -1
+    devices: Mapping[str, Any] = field(default_factory=dict)  # arguments of Engine: which weights go where
     n_ctx: int | None = None
 
 
@@ -50,7 +50,7 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
     before = machine.own_bytes()
     progress("load")
     start = time.perf_counter()
-    engine = dgemma.Engine(path, n_ctx=plan.n_ctx, n_gpu_layers=plan.n_gpu_layers, n_threads=plan.threads)
+    engine = dgemma.Engine(path, n_ctx=plan.n_ctx, n_threads=plan.threads, **plan.devices)
     load_seconds = time.perf_counter() - start
     session = engine.session()
     report = _heading(engine, path, plan) | {"load_seconds": round(load_seconds, 4)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
+
+from .sizes import byte_count
 
 if TYPE_CHECKING:
     from .._core import DevicePlan
@@ -34,6 +36,12 @@ def _proportions(text: str) -> list[float]:
         return [float(part) for part in text.replace("/", ",").split(",")]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no list of proportions: write it like 3,1") from None
+
+
+def _memory_sizes(text: str) -> list[int]:
+    """Without a unit, GB."""
+    sizes = [part + "G" if part.replace(".", "").isdecimal() else part for part in text.split(",")]
+    return [byte_count(size) for size in sizes]
 
 
 def _print_devices(wanted: bool) -> None:
@@ -72,6 +80,15 @@ MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alo
 ListDevices = Annotated[
     bool, _option("--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True)
 ]
+DeviceMemory = Annotated[
+    Any,
+    _option(
+        "--device-memory",
+        "SIZE,SIZE",
+        "Plan for GPUs with this much free memory (24G,12G) in place of this machine's.",
+        parser=_memory_sizes,
+    ),
+]
 
 
 def device_arguments(
@@ -92,19 +109,24 @@ def device_arguments(
     return {"n_gpu_layers": gpu_layers} | {name: value for name, value in given.items() if value not in (0, [], None)}
 
 
-def plan_lines(plan: DevicePlan) -> Iterator[str]:
-    """A line for each run of layers that lie alike, then the head; nothing for a model on the CPU alone."""
-    if len(plan.memory) == 1:
+def place_lines(memory: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each run of layers that lie alike, then the head; nothing for a model on one device.
+
+    memory: ``devices`` with their bytes by purpose, ``layers`` as {"device", "experts"}, ``head``.
+    """
+    if len(memory["devices"]) == 1:
         return
-    places = [(layer.device, layer.experts) for layer in plan.layers]
-    for (device, experts), run in groupby(range(len(places)), lambda i: places[i]):
-        layers = list(run)
-        name = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-        yield f"{name}: {device}" + ("" if experts == device else f", experts on {experts}")
-    yield f"head: {plan.head}"
+    for place, run in groupby(enumerate(memory["layers"]), lambda item: item[1]):
+        numbers = [index for index, _ in run]
+        name = f"layer {numbers[0]}" if len(numbers) == 1 else f"layers {numbers[0]} to {numbers[-1]}"
+        beside = "" if place["experts"] == place["device"] else f", experts on {place['experts']}"
+        yield f"{name}: {place['device']}{beside}"
+    yield f"head: {memory['head']}"
 
 
 def plan_line(plan: DevicePlan) -> str:
-    """All of it on one line, with each device's bytes."""
+    """All of it on one line, with each device's bytes; "" for a model on one device."""
+    layers = [{"device": layer.device, "experts": layer.experts} for layer in plan.layers]
+    lines = place_lines({"devices": plan.memory, "layers": layers, "head": plan.head})
     sizes = ", ".join(f"{name} {decimal(sum(uses.values()))}" for name, uses in plan.memory.items())
-    return f"{'; '.join(plan_lines(plan))} ({sizes})"
+    return f"{'; '.join(lines)} ({sizes})" if len(plan.memory) > 1 else ""

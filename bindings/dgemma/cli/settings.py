@@ -43,8 +43,8 @@ class Settings:
         # Without -c the engine decides: it knows what the model was made for.
         room: dict[str, Any] = {} if self.n_ctx is None else {"n_ctx": self.n_ctx}
         engine = dgemma.Engine(self.model, **room, **self.devices, n_threads=self.n_threads)
-        if len(engine.plan.memory) > 1:
-            typer.echo(plan_line(engine.plan), err=True)
+        if line := plan_line(engine.plan):
+            typer.echo(line, err=True)
         return engine
 
     def config(self, engine: Engine) -> GenerationConfig | None:
