@@ -120,20 +120,25 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     std::memset(memory, 0xff, size);  // whatever is read before it is written is not a number
     card.used += size;
     card.peak = card.used > card.peak ? card.used : card.peak;
-    const BufferTable table{
-        free_buffer,
-        [](ggml_backend_buffer_t buffer) { return as_buffer(buffer).context; },
-        nullptr,
-        [](ggml_backend_buffer_t, Tensor* t, uint8_t value, size_t at, size_t n) { std::memset(bytes(t) + at, value, n); },
-        [](ggml_backend_buffer_t, Tensor* t, const void* from, size_t at, size_t n) { std::memcpy(bytes(t) + at, from, n); },
-        [](ggml_backend_buffer_t, const Tensor* t, void* to, size_t at, size_t n) { std::memcpy(to, bytes(t) + at, n); },
-        nullptr,
-        nullptr,
-        nullptr,
-        [](ggml_backend_buffer_t buffer, uint8_t value) {
-            std::memset(as_buffer(buffer).context, value, as_buffer(buffer).size);
-        },
-        nullptr};
+    const BufferTable table{free_buffer,
+                            [](ggml_backend_buffer_t buffer) { return as_buffer(buffer).context; },
+                            nullptr,
+                            [](ggml_backend_buffer_t, Tensor* t, uint8_t value, size_t at, size_t n) {
+                                std::memset(bytes(t) + at, value, n);
+                            },
+                            [](ggml_backend_buffer_t, Tensor* t, const void* from, size_t at, size_t n) {
+                                std::memcpy(bytes(t) + at, from, n);
+                            },
+                            [](ggml_backend_buffer_t, const Tensor* t, void* to, size_t at, size_t n) {
+                                std::memcpy(to, bytes(t) + at, n);
+                            },
+                            nullptr,
+                            nullptr,
+                            nullptr,
+                            [](ggml_backend_buffer_t buffer, uint8_t value) {
+                                std::memset(as_buffer(buffer).context, value, as_buffer(buffer).size);
+                            },
+                            nullptr};
     return ggml_backend_buffer_init(type, table, memory, size);
 }
 

@@ -32,7 +32,15 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     library = tmp_path_factory.mktemp("standin") / "standin.so"
     include = libraries.parent.parent / "include"
     options = ["-std=c++17", "-shared", "-fPIC", f"-I{include}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
-    command = [os.environ.get("CXX", "c++"), *options, str(HERE / "standin.cpp"), "-o", str(library), "-lggml", "-lggml-base"]
+    command = [
+        os.environ.get("CXX", "c++"),
+        *options,
+        str(HERE / "standin.cpp"),
+        "-o",
+        str(library),
+        "-lggml",
+        "-lggml-base",
+    ]
     subprocess.run(command, check=True)
 
     def run(job: str, model: Path) -> Any:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from released import RELEASED, hollow_gguf
 from typer.testing import CliRunner
 
-from dgemma import RequestError, list_devices, plan_devices
+from dgemma import Engine, RequestError, list_devices, plan_devices
 from dgemma._core import DevicePlan
 from dgemma.cli import app
-from released import RELEASED, hollow_gguf
 
 RESERVE = 500_000_000
 GB = 10**9
@@ -130,7 +130,13 @@ def test_bytes_add_up_whatever_is_asked_for(released: Path) -> None:
     whole = plan_devices(released, device_memory=[]).memory["CPU"]
     embedding = 262144 * 2816 // 256 * 210
     rope_freqs = 256 * 4
-    for request in ({}, {"n_gpu_layers": 5}, {"n_cpu_moe": 7}, {"override_tensor": "attn_q=CPU"}, {"tensor_split": [1, 3]}):
+    for request in (
+        {},
+        {"n_gpu_layers": 5},
+        {"n_cpu_moe": 7},
+        {"override_tensor": "attn_q=CPU"},
+        {"tensor_split": [1, 3]},
+    ):
         plan = plan_devices(released, device_memory=[PLENTY, PLENTY], **request)
         weights = sum(uses["weights"] for uses in plan.memory.values())
         assert (weights - embedding - whole["weights"]) in {0, rope_freqs, 2 * rope_freqs}
@@ -200,7 +206,9 @@ def test_patterns(released: Path) -> None:
     same = plan_devices(released, device_memory=[PLENTY], n_cpu_moe=-1)
     assert plan.memory == same.memory
 
-    first = plan_devices(released, device_memory=[PLENTY, PLENTY], override_tensor=[r"blk\.[0-4]\..*exps=GPU1", "exps=CPU"])
+    first = plan_devices(
+        released, device_memory=[PLENTY, PLENTY], override_tensor=[r"blk\.[0-4]\..*exps=GPU1", "exps=CPU"]
+    )
     assert [layer.experts for layer in first.layers] == ["GPU1"] * 5 + ["CPU"] * (N_LAYER - 5)
 
     head = plan_devices(released, device_memory=[PLENTY], override_tensor="token_embd=CPU")
@@ -233,7 +241,10 @@ def test_what_patterns_take_is_not_there_for_layers(released: Path) -> None:
         ({"tensor_split": [1, -1]}, "tensor_split must be proportions, none below 0 and one above"),
         ({"main_gpu": 2}, "main_gpu is 2, and there are 2 GPUs, counted from 0"),
         ({"main_gpu": -1}, "main_gpu must be a GPU's number, from 0 on, not -1"),
-        ({"main_gpu": 0, "tensor_split": [1]}, "main_gpu names the one GPU to use, and tensor_split shares out several"),
+        (
+            {"main_gpu": 0, "tensor_split": [1]},
+            "main_gpu names the one GPU to use, and tensor_split shares out several",
+        ),
     ],
 )
 def test_refusals(released: Path, request_: dict[str, Any], sentence: str) -> None:
@@ -268,6 +279,18 @@ def test_too_much_for_a_card_by_pattern(released: Path) -> None:
         plan_devices(released, device_memory=[8 * GB], override_tensor="exps=GPU0")
 
 
+def test_no_gpu_is_said_and_gone_on_without(tiny: Path) -> None:
+    if len(list_devices()) > 1:
+        pytest.skip("this machine has a GPU")
+    with pytest.warns(UserWarning) as warned, Engine(tiny, n_ctx=64, n_gpu_layers=3) as engine:
+        assert list(engine.memory) == ["CPU"]
+    assert [str(warning.message) for warning in warned] == [
+        "n_gpu_layers is 3, but everything runs on the CPU: this ggml is built for the CPU alone; "
+        'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36 builds one '
+        "for NVIDIA's cards"
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ the command line
 
 
@@ -293,7 +316,8 @@ def test_the_plan_for_people(released: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "reserve" in shown
     assert "layers 0 to 12: GPU0, experts on CPU\nlayers 13 to 29: GPU0\nhead: GPU0\n" in shown
     alone = CliRunner().invoke(app, ["inspect", str(released), "--plan", "-ngl", "0"]).stdout
-    assert "reserve" not in alone and "head:" not in alone
+    assert "reserve" not in alone
+    assert "head:" not in alone
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,10 @@ Split = Annotated[
 ]
 MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
 ListDevices = Annotated[
-    bool, _option("--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True)
+    bool,
+    _option(
+        "--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True
+    ),
 ]
 DeviceMemory = Annotated[
     Any,

@@ -65,8 +65,8 @@ void load_backends(const std::string& backend_dir);
 // ---------------------------------------------------------------------------------------------------- devices
 
 struct DeviceInfo {
-    std::string name, description;      // "CUDA0", "NVIDIA GeForce RTX 4090"
-    uint64_t free_bytes, total_bytes;   // 0: the device does not say
+    std::string name, description;     // "CUDA0", "NVIDIA GeForce RTX 4090"
+    uint64_t free_bytes, total_bytes;  // 0: the device does not say
     bool is_gpu;
 };
 

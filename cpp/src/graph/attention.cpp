@@ -4,7 +4,8 @@ namespace dgemma {
 namespace {
 
 ggml_tensor* build_rope(const GraphScope& g, const LayerHparams& layer, const LayerWeights& w, ggml_tensor* x) {
-    return ggml_rope_ext(g.ctx, x, g.inputs.layers[static_cast<size_t>(w.device)].positions, w.rope_freqs, layer.rope_dims, GGML_ROPE_TYPE_NEOX,
+    return ggml_rope_ext(g.ctx, x, g.inputs.layers[static_cast<size_t>(w.device)].positions, w.rope_freqs,
+                         layer.rope_dims, GGML_ROPE_TYPE_NEOX,
                          /*n_ctx_orig=*/0, layer.rope_base, /*freq_scale=*/1, /*ext_factor=*/0, /*attn_factor=*/1,
                          /*beta_fast=*/0, /*beta_slow=*/0);
 }
@@ -51,10 +52,10 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
     // query splits the keys by thread, so that the result would depend on the number of threads.
     const int64_t padded = padded_queries(n);
     if (padded > n) q = ggml_pad(g.ctx, q, 0, 0, static_cast<int>(padded - n), 0);
-    ggml_tensor* attention = ggml_flash_attn_ext(
-        g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view_heads(g, layer, written.k, keys),
-        view_heads(g, layer, written.v, keys), layer.sliding ? inputs.ring_mask : inputs.full_mask,
-        /*scale=*/1.0f, /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);  // [hd, heads, padded]
+    ggml_tensor* attention =
+        ggml_flash_attn_ext(g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view_heads(g, layer, written.k, keys),
+                            view_heads(g, layer, written.v, keys), layer.sliding ? inputs.ring_mask : inputs.full_mask,
+                            /*scale=*/1.0f, /*max_bias=*/0.0f, /*logit_softcap=*/0.0f);  // [hd, heads, padded]
     ggml_prec_set_acc(attention, GGML_PREC_F32);
 
     const int64_t width = layer.head_dim * g.h.heads;

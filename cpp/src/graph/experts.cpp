@@ -34,8 +34,9 @@ Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* r
 /// Our kernel unpacks an expert's weights once for all of its tokens: that needs a few tokens for each.
 bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
     constexpr int64_t kLeastTokens = 3;
-    return !g.exact && !on_card(g, w.gate_up_exps) && !on_card(g, w.down_exps) && g.shape.n_tokens * g.h.experts_used >= kLeastTokens * g.h.experts &&
-           has_cpu_product(w.gate_up_exps) && w.gate_up_exps->ne[1] % 64 == 0 && has_cpu_product(w.down_exps);
+    return !g.exact && !on_card(g, w.gate_up_exps) && !on_card(g, w.down_exps) &&
+           g.shape.n_tokens * g.h.experts_used >= kLeastTokens * g.h.experts && has_cpu_product(w.gate_up_exps) &&
+           w.gate_up_exps->ne[1] % 64 == 0 && has_cpu_product(w.down_exps);
 }
 
 }  // namespace
@@ -60,7 +61,8 @@ ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tens
     const auto half = [&](int64_t first) {
         return ggml_view_3d(g.ctx, gate_up, ffn, used, n, gate_up->nb[1], gate_up->nb[2], first * sizeof(float));
     };
-    ggml_tensor* gated = build_gelu_gate(g.ctx, half(0), half(ffn), /*fused=*/on_card(g, w.gate_up_exps) && on_card(g, w.down_exps) && !g.exact);
+    ggml_tensor* gated = build_gelu_gate(g.ctx, half(0), half(ffn),
+                                         /*fused=*/on_card(g, w.gate_up_exps) && on_card(g, w.down_exps) && !g.exact);
     ggml_tensor* down = ggml_mul_mat_id(g.ctx, w.down_exps, gated, routing.experts);  // [hidden, used, n]
     down = stay(ggml_mul(g.ctx, down, routing.weights));
 

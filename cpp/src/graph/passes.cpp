@@ -64,7 +64,8 @@ PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, co
     : pass_(pass), model_(model), devices_(devices), cache_(cache), logits_(logits), exact_(exact) {
     std::vector<ggml_backend_t> backends = devices.started();
     sched_.reset(ggml_backend_sched_new(backends.data(), /*bufts=*/nullptr, static_cast<int>(backends.size()),
-                                        max_nodes(model.hparams(), devices.count()), /*parallel=*/false, /*op_offload=*/false));
+                                        max_nodes(model.hparams(), devices.count()), /*parallel=*/false,
+                                        /*op_offload=*/false));
     if (!sched_) throw BackendError("ggml could not make a scheduler");
 }
 

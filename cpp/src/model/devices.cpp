@@ -91,8 +91,7 @@ Devices::Devices(int n_threads, ggml_abort_callback should_stop, void* data) : i
     backends_.back().reset(ggml_backend_dev_init(find_cpu(), nullptr));
     if (backends_.back() == nullptr) throw BackendError("ggml could not start its CPU device");
     const auto set_threads = cpu_function<ggml_backend_set_n_threads_t>(cpu(), "ggml_backend_set_n_threads");
-    const auto set_abort =
-        cpu_function<ggml_backend_set_abort_callback_t>(cpu(), "ggml_backend_set_abort_callback");
+    const auto set_abort = cpu_function<ggml_backend_set_abort_callback_t>(cpu(), "ggml_backend_set_abort_callback");
     if (set_threads != nullptr) set_threads(cpu(), n_threads);
     if (set_abort != nullptr) set_abort(cpu(), should_stop, data);
 }

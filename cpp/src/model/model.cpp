@@ -82,7 +82,8 @@ LayerWeights Model::claim_layer(size_t i) {
     w.attn_q_norm = take("blk.{i}.attn_q_norm.weight");
     w.attn_k_norm = take("blk.{i}.attn_k_norm.weight");
     // What all full layers read is put once on each of their devices.
-    w.rope_freqs = sliding ? nullptr : put(claim_tensor(file_, hparams_, tensor_rule("rope_freqs.weight"), i), w.device);
+    w.rope_freqs =
+        sliding ? nullptr : put(claim_tensor(file_, hparams_, tensor_rule("rope_freqs.weight"), i), w.device);
     w.post_attention_norm = take("blk.{i}.post_attention_norm.weight");
     w.ffn_norm = take("blk.{i}.ffn_norm.weight");
     w.ffn_gate = take("blk.{i}.ffn_gate.weight");

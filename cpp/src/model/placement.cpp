@@ -70,7 +70,8 @@ class Planner {
         const std::vector<uint64_t> bytes = unit_bytes(n_cpu_moe);
         const size_t first = bytes.size() - n;
         if (!request_.tensor_split.empty()) return by_proportion(bytes, first);
-        // The smallest share of the cards' room with which the layers fit in a row: each card is then as full as others.
+        // The smallest share of the cards' room with which the layers fit in a row: each card is then as full as
+        // others.
         if (!filled(bytes, first, 1.0)) return std::nullopt;
         double low = 0, high = 1;
         for (int i = 0; i < 40; ++i) {
@@ -122,7 +123,8 @@ class Planner {
             throw RequestError("main_gpu is " + std::to_string(request_.main_gpu) + ", and there " +
                                (n_cards == 1 ? "is " : "are ") + there + ", counted from 0");
         }
-        if (!split.empty()) throw RequestError("main_gpu names the one GPU to use, and tensor_split shares out several");
+        if (!split.empty())
+            throw RequestError("main_gpu names the one GPU to use, and tensor_split shares out several");
     }
 
     /// A card's free memory less the reserve, the passes, and what patterns put there.

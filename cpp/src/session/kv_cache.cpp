@@ -42,9 +42,8 @@ void KvCache::allocate(ggml_context* context, ggml_backend_t backend, bool plan_
     if (!plan_only) {
         buffers_.emplace_back(ggml_backend_alloc_ctx_tensors(context, backend));
         if (!buffers_.back()) {
-            throw BackendError(device_name(backend) +
-                               ": not enough memory for the key/value cache (" + std::to_string(size >> 20) +
-                               " MiB); a smaller n_ctx needs less");
+            throw BackendError(device_name(backend) + ": not enough memory for the key/value cache (" +
+                               std::to_string(size >> 20) + " MiB); a smaller n_ctx needs less");
         }
         ggml_backend_buffer_clear(buffers_.back().get(), 0);  // masked cells are still multiplied: no NaN may lie there
         return;

@@ -12,9 +12,9 @@ namespace {
 constexpr int kDefaultContext = 8192;
 
 struct SessionBytes {
-    std::vector<uint64_t> kv;             // by layer
+    std::vector<uint64_t> kv;            // by layer
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
-    uint64_t rows;                        // [hidden, n] F32 of both passes
+    uint64_t rows;                       // [hidden, n] F32 of both passes
     uint64_t logits, soft;
 };
 

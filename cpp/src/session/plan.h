@@ -20,8 +20,8 @@ struct EnginePlan {
     DevicePlan shown;
 };
 
-/// `model` is still where the file maps it, and `devices` has only to have its CPU started. `there`: the devices to plan
-/// for, the CPU last. RequestError where they cannot do what the options ask.
+/// `model` is still where the file maps it, and `devices` has only to have its CPU started. `there`: the devices to
+/// plan for, the CPU last. RequestError where they cannot do what the options ask.
 EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineOptions& options,
                        const std::vector<DeviceInfo>& there);
 
