@@ -282,7 +282,7 @@ def test_too_much_for_a_card_by_pattern(released: Path) -> None:
 def test_no_gpu_is_said_and_gone_on_without(tiny: Path) -> None:
     if len(list_devices()) > 1:
         pytest.skip("this machine has a GPU")
-    with pytest.warns(UserWarning) as warned, Engine(tiny, n_ctx=64, n_gpu_layers=3) as engine:
+    with pytest.warns(UserWarning, match="n_gpu_layers") as warned, Engine(tiny, n_ctx=64, n_gpu_layers=3) as engine:
         assert list(engine.memory) == ["CPU"]
     assert [str(warning.message) for warning in warned] == [
         "n_gpu_layers is 3, but everything runs on the CPU: this ggml is built for the CPU alone; "

@@ -104,12 +104,12 @@ def device_arguments(
 ) -> dict[str, Any]:
     """Engine's arguments, those that were given and n_gpu_layers."""
     given = {
-        "n_cpu_moe": -1 if cpu_moe else cpu_moe_layers,
-        "override_tensor": [part for text in overrides or () for part in text.split(",")],
+        "n_cpu_moe": -1 if cpu_moe else cpu_moe_layers or None,
+        "override_tensor": [part for text in overrides or () for part in text.split(",")] or None,
         "tensor_split": split,
         "main_gpu": main_gpu,
     }
-    return {"n_gpu_layers": gpu_layers} | {name: value for name, value in given.items() if value not in (0, [], None)}
+    return {"n_gpu_layers": gpu_layers} | {name: value for name, value in given.items() if value is not None}
 
 
 def place_lines(memory: Mapping[str, Any]) -> Iterator[str]:
