@@ -22,8 +22,9 @@ def _option(names: str, metavar: str | None, help: str, **more: Any) -> Any:
     return typer.Option(*names.split(), metavar=metavar, help=help, rich_help_panel=PANEL, **more)
 
 
-def _layers(text: str) -> int:
-    """-ngl: a number, auto or all; -1 is auto."""
+def _layers(value: str | int) -> int:
+    """-ngl: a number (the default, too, comes through here), auto or all; -1 is auto."""
+    text = str(value)
     words = {"auto": -1, "all": _ALL}
     count = words[text] if text in words else int(text) if text.removeprefix("-").isdecimal() else -2
     if count < -1:
