@@ -105,7 +105,7 @@ def test_flags_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     places = {"n_cpu_moe": 3, "override_tensor": ["a=CPU", "b=GPU1", "c=CPU"], "tensor_split": [3, 1], "main_gpu": 0}
     assert FakeEngine.calls.items() >= {"n_gpu_layers": 2**31 - 1, **places}.items()
-    assert invoke("-p", "hi", "-cmoe", "-ngl", "auto").exit_code == 0
+    assert invoke("-p", "hi", "-cmoe", "--gpu-layers", "auto").exit_code == 0
     assert FakeEngine.calls.items() >= {"n_gpu_layers": -1, "n_cpu_moe": -1}.items()
 
     monkeypatch.setattr(FakeEngine, "plan", SimpleNamespace(
@@ -183,10 +183,10 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = CliRunner().invoke(app, ["run", "--help"]).stdout.splitlines()
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 80
-    for group in ("Model", "Prompt", "Answer", "Denoising", "Output"):
+    for group in ("Model", "Prompt", "Answer", "Devices", "Denoising", "Output"):
         assert any(line.startswith(f"╭─ {group}") for line in lines)
     names = [line.split()[1] for line in lines if line.startswith("│ --")]
-    assert len(names) == 25
+    assert len(names) == 31
     assert not any(name.endswith("…") for name in names)  # none is cut short
 
 

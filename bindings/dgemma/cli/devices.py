@@ -59,7 +59,7 @@ def _print_devices(wanted: bool) -> None:
 GpuLayers = Annotated[
     int,
     _option(
-        "-ngl --gpu-layers --n-gpu-layers",
+        "-ngl --n-gpu-layers",
         "N",
         "Layers on GPUs, the head counted first; what fits if absent.",
         parser=_layers,

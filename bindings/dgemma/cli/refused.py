@@ -35,7 +35,8 @@ _INSTEAD = {
 }
 SENTENCES = {flag: sentence for flags, sentence in _INSTEAD.items() for flag in flags.split()}
 _TEXT_FLAGS = {"-p", "--prompt", "-sys", "--system-prompt"}
-_SPELLINGS = {"--diffusion-steps": "--diffusion-eb-max-steps"}  # of one flag, kept out of --help
+# Of one flag, kept out of --help.
+_SPELLINGS = {"--diffusion-steps": "--diffusion-eb-max-steps", "--gpu-layers": "--n-gpu-layers"}
 
 
 class RunCommand(TyperCommand):

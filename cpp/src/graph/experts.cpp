@@ -44,6 +44,8 @@ bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used, ffn = g.h.expert_ffn;
     const Routing routing = build_routing(g, w, residual);
+    // Both before any product: where the experts lie elsewhere, each change of device costs a synchronisation.
+    ggml_build_forward_expand(g.graph, routing.weights);
     ggml_tensor* normed = build_norm(g, residual, w.pre_ffw_norm_2);
     if (wants_cpu_experts(g, w)) {
         return build_cpu_experts(g.ctx, w.gate_up_exps, w.down_exps, build_int8_rows(g.ctx, normed), routing.experts,

@@ -57,7 +57,7 @@ ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, g
     end_part(residual, "attention");
 
     ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm));
-    end_part(dense, "dense_ffn");
+    ggml_build_forward_expand(g.graph, end_part(dense, "dense_ffn"));
     ggml_tensor* experts = build_experts(g, w, residual);
     ggml_tensor* ffn =
         ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));

@@ -32,6 +32,7 @@ struct PassInputs {
 /// What every node builder needs. `x` below is always [hidden, n] F32.
 struct GraphScope {
     ggml_context* ctx;
+    ggml_cgraph* graph;
     const Hparams& h;
     const PassShape& shape;
     const PassInputs& inputs;
