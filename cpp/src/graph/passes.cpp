@@ -196,8 +196,9 @@ void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
     if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
     if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");
     if (status != GGML_STATUS_SUCCESS) {
-        throw BackendError("a device failed in the middle of a pass (" + started_names() + ": " +
-                           ggml_status_to_string(status) + "); n_gpu_layers=0 runs on the CPU alone");
+        const char* instead = devices_.started().size() > 1 ? "; n_gpu_layers=0 runs on the CPU alone" : "";
+        throw BackendError("a device failed in the middle of a pass on " + started_names() + " (" +
+                           ggml_status_to_string(status) + ")" + instead);
     }
 }
 
