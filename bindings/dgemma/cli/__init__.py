@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """What the engine warns of, as a line like those of errors."""
     typer.echo(f"dgemma: {message}", err=True)
 
