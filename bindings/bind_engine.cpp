@@ -22,9 +22,9 @@ bool signal_raised() {
     return PyErr_CheckSignals() != 0;
 }
 
-std::shared_ptr<dgemma::Engine> make_engine(const std::filesystem::path& path, int n_ctx, int n_gpu_layers,
-                                            int n_threads, int n_batch, bool kv_f32, bool exact) {
-    const dgemma::EngineOptions options{n_ctx, n_gpu_layers, n_threads, n_batch, kv_f32, exact, signal_raised};
+std::shared_ptr<dgemma::Engine> make_engine(const std::filesystem::path& path, int n_ctx, int n_threads, int n_batch,
+                                            bool kv_f32, bool exact, const dgemma::DeviceRequest& devices) {
+    const dgemma::EngineOptions options{n_ctx, n_threads, n_batch, kv_f32, exact, devices, signal_raised};
     return std::make_shared<dgemma::Engine>(path.string(), options);
 }
 
@@ -168,12 +168,13 @@ void init_engine(nb::module_& m) {
         .def("take_inputs", &take_inputs,
              nb::sig("def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]"));
     nb::class_<dgemma::Engine>(m, "Engine")
-        .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_gpu_layers"_a, "n_threads"_a, "n_batch"_a,
-             "kv_f32"_a, "exact"_a, Release())
+        .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_threads"_a, "n_batch"_a, "kv_f32"_a,
+             "exact"_a, "devices"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
         .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
         .def_prop_ro("n_batch", [](const dgemma::Engine& engine) { return engine.options().n_batch; })
         .def("memory", &dgemma::Engine::memory, Release())
+        .def("plan", &dgemma::Engine::plan)
         .def("session", &make_session, Release());
     init_events(m);
     init_generation(m);

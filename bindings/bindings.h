@@ -10,6 +10,7 @@
 
 namespace nb = nanobind;
 
+void init_devices(nb::module_& m);
 void init_gguf(nb::module_& m);
 void init_quantize(nb::module_& m);
 void init_products(nb::module_& m);

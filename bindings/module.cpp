@@ -48,6 +48,7 @@ NB_MODULE(_core, m) {
     m.def("load_backends", &dgemma::load_backends, nb::arg("backend_dir"),
           "Finds ggml's devices; plug-in backends are looked for in ``backend_dir`` only.");
     init_gguf(m);
+    init_devices(m);
     init_quantize(m);
     init_products(m);
     init_sampler(m);

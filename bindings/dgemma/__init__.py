@@ -22,6 +22,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .conversation import Conversation, ConversationStats
+    from .devices import list_devices, plan_devices
     from .diffusion_gemma import DiffusionGemma
     from .engine import Engine, Session
     from .events import BlockEvent, DoneEvent, EngineInfo, GenerationConfig, GenerationStats, StepEvent
@@ -43,6 +44,8 @@ _HOMES = {
     "StepEvent": ".events",
     "Tokenizer": ".tokenizer",
     "entropy_bound_step": ".sampler",
+    "list_devices": ".devices",
+    "plan_devices": ".devices",
 }
 
 __all__ = [
@@ -69,6 +72,8 @@ __all__ = [
     "StepEvent",
     "Tokenizer",
     "entropy_bound_step",
+    "list_devices",
+    "plan_devices",
 ]
 
 

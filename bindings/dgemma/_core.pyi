@@ -71,6 +71,70 @@ def plan_memory(path: str | os.PathLike, n_ctx: int, kv_type: str, n_batch: int)
     device -> purpose (weights, kv, compute, sampler) -> bytes, for an engine with one session on the CPU. n_batch: 0 for the engine's own choice.
     """
 
+class DeviceInfo:
+    """One of ggml's devices."""
+
+    @property
+    def name(self) -> str:
+        """"CUDA0" or "CPU"."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def free_bytes(self) -> int:
+        """0 where the device does not say."""
+
+    @property
+    def total_bytes(self) -> int: ...
+
+    @property
+    def is_gpu(self) -> bool: ...
+
+def list_devices() -> list[DeviceInfo]:
+    """
+    The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
+    """
+
+class DeviceRequest:
+    """Which weights go where; see Engine."""
+
+    def __init__(self, *, n_gpu_layers: int = -1, n_cpu_moe: int = 0, override_tensor: Sequence[str] = [], tensor_split: Sequence[float] = [], main_gpu: int = -1) -> None: ...
+
+class DevicePlan:
+    """Where an engine with one session puts the model."""
+
+    class Layer:
+        @property
+        def device(self) -> str:
+            """Of its vectors and its keys and values."""
+
+        @property
+        def experts(self) -> str:
+            """Of its mixture."""
+
+    @property
+    def devices(self) -> list[DeviceInfo]: ...
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """device -> purpose (weights, kv, compute, sampler, reserve) -> bytes."""
+
+    @property
+    def layers(self) -> list[DevicePlan.Layer]: ...
+
+    @property
+    def head(self) -> str: ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What was asked for and cannot be had, a sentence each."""
+
+def plan_devices(path: str | os.PathLike, n_ctx: int, kv_type: str, n_batch: int, devices: DeviceRequest, cards: Sequence[int] | None = None) -> DevicePlan:
+    """
+    The plan from the file's header alone; ``cards``: free bytes of GPUs to plan for in place of the machine's.
+    """
+
 def convert_rows(rows: NDArray[numpy.uint8], from_type: str, to_type: str, n_cols: int, importance: NDArray[numpy.float32] | None, n_threads: int) -> tuple[NDArray[numpy.uint8], tuple[int, int, float] | None]:
     """
     Rows [n, bytes] of one ggml type as rows of another, and the first value that cannot be stored: row, column, value.
@@ -217,7 +281,7 @@ class Session:
     def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]: ...
 
 class Engine:
-    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_gpu_layers: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool) -> None: ...
+    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool, devices: DeviceRequest) -> None: ...
 
     @property
     def info(self) -> ModelInfo: ...
@@ -229,6 +293,8 @@ class Engine:
     def n_batch(self) -> int: ...
 
     def memory(self) -> dict[str, dict[str, int]]: ...
+
+    def plan(self) -> DevicePlan: ...
 
     def session(self) -> Session: ...
 

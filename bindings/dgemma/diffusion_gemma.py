@@ -35,7 +35,8 @@ Messages = Sequence[Mapping[str, Any]]
 class DiffusionGemma:
     """A DiffusionGemma GGUF that answers prompts and messages, one at a time.
 
-    ``model_path``, ``n_ctx``, ``n_gpu_layers``, ``n_threads`` and ``kv_type`` are as for ``Engine``. ``seed`` is for
+    ``model_path``, ``n_ctx``, ``n_threads``, ``kv_type``, and ``n_gpu_layers``, ``n_cpu_moe``, ``override_tensor``,
+    ``tensor_split`` and ``main_gpu`` are as for ``Engine``. ``seed`` is for
     every answer that is given none; None = a new one each time. ``enable_thinking`` lets the model think before it
     answers messages. ``sampler`` are fields of ``GenerationConfig`` in place of the file's: ``max_denoising_steps``,
     ``t_min``, ``t_max``, ``entropy_bound``, ``stability_threshold``, ``confidence_threshold``; every completion takes
@@ -53,6 +54,10 @@ class DiffusionGemma:
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         kv_type: KvType = "f16",
+        n_cpu_moe: int = 0,
+        override_tensor: str | Sequence[str] = (),
+        tensor_split: Sequence[float] = (),
+        main_gpu: int | None = None,
         seed: int | None = None,
         enable_thinking: bool = False,
         **sampler: Any,
@@ -61,7 +66,17 @@ class DiffusionGemma:
         self._seed = seed
         self._enable_thinking = enable_thinking
         self._tokenizer = Tokenizer.from_gguf(Path(model_path).expanduser())
-        self._engine = Engine(model_path, n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, n_threads=n_threads, kv_type=kv_type)
+        self._engine = Engine(
+            model_path,
+            n_ctx=n_ctx,
+            n_gpu_layers=n_gpu_layers,
+            n_threads=n_threads,
+            kv_type=kv_type,
+            n_cpu_moe=n_cpu_moe,
+            override_tensor=override_tensor,
+            tensor_split=tensor_split,
+            main_gpu=main_gpu,
+        )
         self._config = sampler_config(self._engine.config, sampler, type(self).__name__)
         self._conversation: Conversation | None = None
         self._memory = AnswerMemory()

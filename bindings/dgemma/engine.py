@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._native import core
+from .devices import device_request
 from .errors import RequestError
 from .events import BlockEvent, DoneEvent, EngineInfo, Event, GenerationConfig, GenerationStats, StepEvent
 
@@ -152,14 +154,20 @@ class Engine:
     """A DiffusionGemma GGUF, loaded by mmap.
 
     path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds;
-    None = 8192, or what the model was made for where that is less. n_gpu_layers: the head
-    and that many of the last layers go to the GPU, -1 = everything, 0 = CPU only. n_threads: None = one for each core
-    that this process may use. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no approximation anywhere,
-    for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where our own products multiply every layer's
-    experts on the CPU, 256 elsewhere.
+    None = 8192, or what the model was made for where that is less. n_threads: None = one for each core
+    that this process may use. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no
+    approximation anywhere, for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where our own products
+    multiply every layer's experts on the CPU, 256 elsewhere.
 
-    Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range,
-    ``BackendError`` where a device fails or memory does not suffice.
+    Where the weights go, as in llama.cpp (docs/devices.md): n_gpu_layers: the head and this many less one of the last
+    layers go to GPUs, -1 = as much as fits, 0 = CPU only. n_cpu_moe: the experts of this many of the first layers stay
+    on the CPU, -1 = of all. override_tensor: "PATTERN=DEVICE", one or several: matrices whose name the regular
+    expression finds, as in "exps=CPU". tensor_split: how many layers each GPU gets, as proportions; by free memory if
+    empty. main_gpu: the one GPU to use, counted from 0; None = all.
+
+    Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range or more than
+    the GPUs hold, ``BackendError`` where a device fails or memory does not suffice. Warns (``UserWarning``) of what was
+    asked for and cannot be had: layers on a GPU where there is none.
     """
 
     def __init__(
@@ -171,6 +179,11 @@ class Engine:
         kv_type: KvType = "f16",
         exact: bool = False,
         n_batch: int | None = None,
+        *,
+        n_cpu_moe: int = 0,
+        override_tensor: str | Sequence[str] = (),
+        tensor_split: Sequence[float] = (),
+        main_gpu: int | None = None,
     ) -> None:
         if kv_type not in ("f16", "f32"):
             raise RequestError(f'kv_type must be "f16" or "f32", not {kv_type!r}: other types lose the attention')
@@ -181,12 +194,14 @@ class Engine:
         self._native: core.Engine | None = core.Engine(
             file,
             n_ctx=n_ctx or 0,
-            n_gpu_layers=min(n_gpu_layers, _LARGEST),
             n_threads=n_threads or _usable_cores(),
             n_batch=n_batch or 0,
             kv_f32=kv_type == "f32",
             exact=exact,
+            devices=device_request(n_gpu_layers, n_cpu_moe, override_tensor, tensor_split, main_gpu),
         )
+        for note in self._native.plan().notes:
+            warnings.warn(note, stacklevel=2)
         self.n_ctx = self._native.n_ctx
         self.n_batch = self._native.n_batch
         self.info = _info(self._native.info)
@@ -200,6 +215,11 @@ class Engine:
     def memory(self) -> dict[str, dict[str, int]]:
         """Bytes by device and purpose: weights; kv, compute and sampler of every living session, or of one to come."""
         return self._open().memory()
+
+    @property
+    def plan(self) -> core.DevicePlan:
+        """Where the model was put, as it was planned before anything was allocated."""
+        return self._open().plan()
 
     def session(self) -> Session:
         """A new conversation with a cache of its own."""

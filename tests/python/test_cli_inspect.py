@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ METADATA: dict[str, object] = {
     "tokenizer.chat_template": "{{ bos }}\n" * 100,
 }
 PLAN = {"CPU": {"weights": 16_806_812_672, "kv": 373_293_056, "compute": 310_378_496, "sampler": 268_435_456}}
+LAYERS = [SimpleNamespace(device="CPU", experts="CPU")] * 2
+MEMORY = {"kv_type": "f16", "devices": PLAN, "layers": [vars(layer) for layer in LAYERS], "head": "CPU", "notes": []}
 
 
 class FakeCore(ModuleType):
@@ -60,17 +62,18 @@ class FakeCore(ModuleType):
 
     plan: dict[str, dict[str, int]] | Exception = PLAN
     asked: tuple[object, ...] = ()
+    DeviceRequest = dict
 
     def read_gguf(self, path: str) -> FakeInfo:
         if path != "model.gguf":
             raise ModelFileError(f"{path}: no such file")
         return FakeInfo(dict(METADATA), list(TENSORS))
 
-    def plan_memory(self, *arguments: object) -> dict[str, dict[str, int]]:
+    def plan_devices(self, *arguments: object) -> SimpleNamespace:
         self.asked = arguments
         if isinstance(self.plan, Exception):
             raise self.plan
-        return self.plan
+        return SimpleNamespace(memory=self.plan, layers=LAYERS, head="CPU", notes=[])
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_json_counts() -> None:
         {"type": "q5_0", "tensors": 2, "parameters": 2 * 704 * 2816 * 128, "bytes": 348_913_664},
         {"type": "f32", "tensors": 1, "parameters": 2816, "bytes": 11_264},
     ]
-    assert shown["memory"] == {"n_ctx": 8192, "kv_type": "f16", "devices": PLAN}
+    assert shown["memory"] == {"n_ctx": 8192, **MEMORY}
 
 
 @pytest.mark.usefixtures("core")
@@ -120,10 +123,8 @@ def test_json_metadata_keeps_all_but_long_arrays() -> None:
 
 
 def test_plan_alone(core: FakeCore) -> None:
-    assert report("model.gguf", "--plan", "--ctx", "262144") == {
-        "memory": {"n_ctx": 262144, "kv_type": "f16", "devices": PLAN}
-    }
-    assert core.asked == ("model.gguf", 262144, "f16", 0)
+    assert report("model.gguf", "--plan", "--ctx", "262144") == {"memory": {"n_ctx": 262144, **MEMORY}}
+    assert core.asked == ("model.gguf", 262144, "f16", 0, {"n_gpu_layers": -1}, None)
     shown = invoke("model.gguf", "--plan").stdout
     assert "Memory for 8,192 tokens of context" in shown
     assert "Metadata" not in shown
@@ -135,7 +136,7 @@ def test_the_plan_stays_within_the_model(
 ) -> None:
     monkeypatch.setitem(METADATA, "diffusion-gemma.context_length", own)
     assert report("model.gguf")["memory"]["n_ctx"] == planned
-    assert core.asked == ("model.gguf", planned, "f16", 0)
+    assert core.asked[:4] == ("model.gguf", planned, "f16", 0)
 
 
 @pytest.mark.usefixtures("core")

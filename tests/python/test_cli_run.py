@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ class FakeEngine:
     """Yields the class's ``script``, raising where it holds an exception; remembers how it was called."""
 
     config = GenerationConfig(confidence_threshold=0.25)
+    plan = SimpleNamespace(memory={"CPU": {"weights": 1}}, layers=[], head="CPU")
     script: list[Event | BaseException]
     calls: dict[str, Any]
 
@@ -94,6 +97,38 @@ def test_flags_of_llama_diffusion_cli() -> None:
     assert FakeEngine.calls.items() >= {"max_new_tokens": 9, "n_gpu_layers": -1}.items()
 
 
+@pytest.mark.usefixtures("tokenizer")
+def test_flags_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = invoke(
+        "-p", "hi", "-ngl", "all", "-ncmoe", "3", "-ot", "a=CPU,b=GPU1", "-ot", "c=CPU", "-ts", "3/1", "-mg", "0"
+    )
+    assert result.exit_code == 0, result.output
+    places = {"n_cpu_moe": 3, "override_tensor": ["a=CPU", "b=GPU1", "c=CPU"], "tensor_split": [3, 1], "main_gpu": 0}
+    assert FakeEngine.calls.items() >= {"n_gpu_layers": 2**31 - 1, **places}.items()
+    assert invoke("-p", "hi", "-cmoe", "--gpu-layers", "auto").exit_code == 0
+    assert FakeEngine.calls.items() >= {"n_gpu_layers": -1, "n_cpu_moe": -1}.items()
+
+    monkeypatch.setattr(FakeEngine, "plan", SimpleNamespace(
+        memory={"CPU": {"weights": 10**9}, "GPU0": {"weights": 2 * 10**9, "kv": 10**9}},
+        layers=[SimpleNamespace(device="GPU0", experts="CPU")] * 2,
+        head="GPU0",
+    ))  # fmt: skip
+    said = invoke("-p", "hi").stderr
+    assert "layers 0 to 1: GPU0, experts on CPU; head: GPU0 (CPU 1.0 GB, GPU0 3.0 GB)\n" in said
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_warnings_are_lines_like_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = FakeEngine.__init__
+
+    def warn(self: FakeEngine, path: str, **options: object) -> None:
+        warnings.warn("there is no GPU", stacklevel=2)
+        begin(self, path, **options)
+
+    monkeypatch.setattr(FakeEngine, "__init__", warn)
+    assert invoke("-p", "hi").stderr.startswith("dgemma: there is no GPU\n5 tokens")
+
+
 def test_system_prompt_and_raw(tokenizer: Tokenizer) -> None:
     assert invoke("-p", "hi", "-sys", "be brief").exit_code == 0
     assert tokenizer.decode(FakeEngine.calls["tokens"]) == "<bos>[system]be brief[user]hi"
@@ -148,10 +183,10 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = CliRunner().invoke(app, ["run", "--help"]).stdout.splitlines()
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 80
-    for group in ("Model", "Prompt", "Answer", "Denoising", "Output"):
+    for group in ("Model", "Prompt", "Answer", "Devices", "Denoising", "Output"):
         assert any(line.startswith(f"╭─ {group}") for line in lines)
     names = [line.split()[1] for line in lines if line.startswith("│ --")]
-    assert len(names) == 25
+    assert len(names) == 31
     assert not any(name.endswith("…") for name in names)  # none is cut short
 
 

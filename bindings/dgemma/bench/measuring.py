@@ -8,8 +8,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Plan:
     blocks: int = 1
     repeats: int = 3
     threads: int | None = None
-    n_gpu_layers: int = -1
+    devices: Mapping[str, Any] = field(default_factory=dict)  # arguments of Engine: which weights go where
     n_ctx: int | None = None
     n_batch: int | None = None
     cold: bool = False
@@ -87,7 +87,7 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
 def _engine(path: str | os.PathLike[str], plan: Plan) -> Engine:
     from ..engine import Engine
 
-    return Engine(path, n_ctx=plan.n_ctx, n_gpu_layers=plan.n_gpu_layers, n_threads=plan.threads, n_batch=plan.n_batch)
+    return Engine(path, n_ctx=plan.n_ctx, n_threads=plan.threads, n_batch=plan.n_batch, **plan.devices)
 
 
 def _cold(path: str | os.PathLike[str], plan: Plan, progress: Progress) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -26,7 +27,10 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's Context is click's
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except Error as error:
             typer.echo(f"dgemma: {error}", err=True)
             raise typer.Exit(FAILED) from None
@@ -49,6 +53,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the one mode that refills paragraphs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """What the engine warns of, as a line like those of errors."""
+    typer.echo(f"dgemma: {message}", err=True)
 
 
 def _drop_output() -> None:

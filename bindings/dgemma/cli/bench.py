@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ..errors import RequestError
+from . import devices as d
 
 if TYPE_CHECKING:
     from ..bench import Change
@@ -38,9 +39,6 @@ def bench(
     ] = 4,
     blocks: Annotated[int, typer.Option("--blocks", min=1, metavar="N", help="Canvases of the timed answer.")] = 1,
     repeats: Annotated[int, typer.Option("-r", "--repeats", min=1, metavar="N", help="Runs after one warm-up.")] = 3,
-    gpu_layers: Annotated[
-        int, typer.Option("-ngl", "--n-gpu-layers", min=-1, metavar="N", help="Layers on the GPU; -1: all.")
-    ] = -1,
     threads: Annotated[
         int | None, typer.Option("-t", "--threads", min=1, metavar="N", help="CPU threads; as many as cores if absent.")
     ] = None,
@@ -63,6 +61,13 @@ def bench(
             "--cold", help="First time a start with the file out of the page cache, beside reading it. Linux only."
         ),
     ] = False,
+    gpu_layers: d.GpuLayers = -1,
+    cpu_moe_layers: d.CpuMoeLayers = 0,
+    cpu_moe: d.CpuMoe = False,
+    overrides: d.Overrides = None,
+    split: d.Split = None,
+    main_gpu: d.MainGpu = None,
+    list_devices: d.ListDevices = False,
     compare: Annotated[
         Path | None, typer.Option("--compare", metavar="OLD.json", help="Say what changed since a saved report.")
     ] = None,
@@ -75,7 +80,8 @@ def bench(
     from ..bench import Plan, compare_reports, measure
 
     old = None if compare is None else _read(compare)
-    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, gpu_layers, context, chunk, cold)
+    devices = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu)
+    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, devices, context, chunk, cold)
     with Console(stderr=True).status("load") as status:
         report = measure(model, plan, status.update)
     if not as_json:

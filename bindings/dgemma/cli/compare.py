@@ -66,7 +66,7 @@ def compare(
     ] = None,
     seed: Annotated[int, typer.Option("-s", "--seed", min=0, metavar="N", help="Of the noise and the answers.")] = 0,
     gpu_layers: Annotated[
-        int, typer.Option("-ngl", "--n-gpu-layers", min=-1, metavar="N", help="Layers on the GPU; -1: all.")
+        int, typer.Option("-ngl", "--n-gpu-layers", min=-1, metavar="N", help="Layers on GPUs; -1: what fits.")
     ] = -1,
     threads: Annotated[
         int | None, typer.Option("-t", "--threads", min=1, metavar="N", help="CPU threads; one a core if absent.")

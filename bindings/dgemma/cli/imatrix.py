@@ -33,7 +33,7 @@ def imatrix(
     hub_model: Annotated[str | None, _option(_MODEL, "-hf --hf-repo", "REPO[:QUANT]", "A model on the hub.")] = None,
     gpu_layers: Annotated[
         int,
-        _option(_MODEL, "-ngl --n-gpu-layers", "N", "Layers on the GPU; all if absent.", min=-1, show_default=False),
+        _option(_MODEL, "-ngl --n-gpu-layers", "N", "Layers on GPUs; what fits if absent.", min=-1, show_default=False),
     ] = -1,
     threads: Annotated[
         int | None, _option(_MODEL, "-t --threads", "N", "CPU threads; one a core if absent.", min=1)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ModelFileError
+from . import devices as d
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,16 +38,27 @@ def inspect(
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show the memory plan only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    gpu_layers: d.GpuLayers = -1,
+    cpu_moe_layers: d.CpuMoeLayers = 0,
+    cpu_moe: d.CpuMoe = False,
+    overrides: d.Overrides = None,
+    split: d.Split = None,
+    main_gpu: d.MainGpu = None,
+    cards: d.DeviceMemory = None,
 ) -> None:
-    """Show a model file: metadata, tensors by type, and the memory that running it takes."""
+    """Show a model file: metadata, tensors by type, and the memory that running it takes on this machine's devices, or
+    on those that --device-memory names."""
     from .._native import core
 
     info = core.read_gguf(file)
     report: dict[str, Any] = {} if plan_only else _contents(info)
     n_ctx = context or _default_context(info)
     try:
-        devices = core.plan_memory(file, n_ctx, _KV_TYPE, _N_BATCH)
-        report["memory"] = {"n_ctx": n_ctx, "kv_type": _KV_TYPE, "devices": devices}
+        wanted = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu)
+        plan = core.plan_devices(file, n_ctx, _KV_TYPE, _N_BATCH, core.DeviceRequest(**wanted), cards)
+        layers = [{"device": layer.device, "experts": layer.experts} for layer in plan.layers]
+        report["memory"] = {"n_ctx": n_ctx, "kv_type": _KV_TYPE, "devices": plan.memory}
+        report["memory"] |= {"layers": layers, "head": plan.head, "notes": list(plan.notes)}
     except ModelFileError as error:
         if plan_only:
             raise
@@ -102,6 +114,8 @@ def _show(report: dict[str, Any], console: Console) -> None:
         console.print(Text(f"No memory plan: {_printable(report['memory_error'])}"))
     else:
         console.print(_memory_table(report["memory"]))
+        for line in (*d.place_lines(report["memory"]), *report["memory"]["notes"]):
+            console.print(Text(_printable(line)))
 
 
 def _metadata_table(metadata: dict[str, object]) -> Table:
@@ -124,9 +138,10 @@ def _tensor_table(types: list[dict[str, Any]]) -> Table:
 def _memory_table(memory: dict[str, Any]) -> Table:
     """A row for each device, a column for each purpose."""
     title = f"Memory for {memory['n_ctx']:,} tokens of context, {memory['kv_type']} cache"
-    table = _table(title, "device", *_PURPOSES, "total")
+    purposes = [*_PURPOSES, *(["reserve"] if len(memory["devices"]) > 1 else [])]
+    table = _table(title, "device", *purposes, "total")
     for device, uses in memory["devices"].items():
-        sizes = [uses.get(purpose, 0) for purpose in _PURPOSES]
+        sizes = [uses.get(purpose, 0) for purpose in purposes]
         table.add_row(device, *map(decimal, sizes), decimal(sum(uses.values())))
     _numbers_right(table)
     return table

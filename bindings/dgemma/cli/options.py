@@ -30,9 +30,6 @@ _MODEL = "Model"
 ModelPath = Annotated[str | None, _option(_MODEL, "-m --model", "FILE", "A GGUF file, or any file of a split set.")]
 HubModel = Annotated[str | None, _option(_MODEL, "-hf --hf-repo", "REPO[:QUANT]", "A model on the hub: see above.")]
 Context = Annotated[int | None, _option(_MODEL, "-c --ctx-size", "N", "Room for N tokens; 8192 if absent.", min=1)]
-GpuLayers = Annotated[
-    int, _option(_MODEL, "-ngl --n-gpu-layers", "N", "Layers on the GPU; all if absent.", min=-1, show_default=False)
-]
 Threads = Annotated[int | None, _option(_MODEL, "-t --threads", "N", "CPU threads; one a core if absent.", min=1)]
 
 _PROMPT = "Prompt"

@@ -12,7 +12,7 @@ _OTHER_SAMPLER = "the model has one sampler, whose numbers are the --diffusion-e
 _ALWAYS_ON = "that is always on: leave it out"
 _BATCH = "dgemma chooses its batches; -c says how many tokens it has room for"
 _TEXT_ONLY = "dgemma reads text only: describe the image in -p"
-_OFFLOAD = "-ngl says how many layers go to the GPU"
+_SPLIT = "layers are split over GPUs whole: -ts says in which proportions, -mg names a single one"
 
 _INSTEAD = {
     "--temp --temperature --dynatemp-range --dynatemp-exp --diffusion-alg-temp": _TEMPERATURE,
@@ -26,7 +26,7 @@ _INSTEAD = {
     "-fa --flash-attn --jinja": _ALWAYS_ON,
     "-b -ub --batch-size --ubatch-size --fit": _BATCH,
     "--mmproj --image": _TEXT_ONLY,
-    "-ot --override-tensor --n-cpu-moe --cpu-moe -sm --split-mode -ts --tensor-split": _OFFLOAD,
+    "-sm --split-mode": _SPLIT,
     "-hff --hf-file": "give the file's name in place of the quant: -hf REPO:FILE",
     "-i --interactive": "-cnv chats",
     "-no-cnv --no-conversation -st --single-turn": "that is what happens without -cnv: leave it out",
@@ -35,7 +35,8 @@ _INSTEAD = {
 }
 SENTENCES = {flag: sentence for flags, sentence in _INSTEAD.items() for flag in flags.split()}
 _TEXT_FLAGS = {"-p", "--prompt", "-sys", "--system-prompt"}
-_SPELLINGS = {"--diffusion-steps": "--diffusion-eb-max-steps"}  # of one flag, kept out of --help
+# Of one flag, kept out of --help.
+_SPELLINGS = {"--diffusion-steps": "--diffusion-eb-max-steps", "--gpu-layers": "--n-gpu-layers"}
 
 
 class RunCommand(TyperCommand):

@@ -11,6 +11,7 @@ import typer
 import dgemma
 
 from . import INTERRUPTED
+from . import devices as d
 from . import options as o
 from .prompt import read_prompt
 from .settings import Settings
@@ -20,8 +21,14 @@ def run(
     model: o.ModelPath = None,
     hub_model: o.HubModel = None,
     context: o.Context = None,
-    gpu_layers: o.GpuLayers = -1,
     threads: o.Threads = None,
+    gpu_layers: d.GpuLayers = -1,
+    cpu_moe_layers: d.CpuMoeLayers = 0,
+    cpu_moe: d.CpuMoe = False,
+    overrides: d.Overrides = None,
+    split: d.Split = None,
+    main_gpu: d.MainGpu = None,
+    list_devices: d.ListDevices = False,
     prompt: o.Prompt = None,
     file: o.PromptFile = None,
     system: o.System = None,
@@ -64,7 +71,7 @@ def run(
     settings = Settings(
         model=model_path(model, hub_model),
         n_ctx=context,
-        n_gpu_layers=gpu_layers,
+        devices=d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu),
         n_threads=threads,
         system=system,
         thinking=thinking,

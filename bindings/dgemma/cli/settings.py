@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from .devices import plan_line
 from .options import Thinking
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ class Settings:
 
     model: str
     n_ctx: int | None = None
-    n_gpu_layers: int = -1
+    devices: Mapping[str, Any] = field(default_factory=dict)  # arguments of Engine: which weights go where
     n_threads: int | None = None
     system: str | None = None
     thinking: Thinking = Thinking.off
@@ -39,7 +42,10 @@ class Settings:
 
         # Without -c the engine decides: it knows what the model was made for.
         room: dict[str, Any] = {} if self.n_ctx is None else {"n_ctx": self.n_ctx}
-        return dgemma.Engine(self.model, **room, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
+        engine = dgemma.Engine(self.model, **room, **self.devices, n_threads=self.n_threads)
+        if line := plan_line(engine.plan):
+            typer.echo(line, err=True)
+        return engine
 
     def config(self, engine: Engine) -> GenerationConfig | None:
         """The sampler's numbers; None where no flag changes the file's."""

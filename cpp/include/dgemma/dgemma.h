@@ -62,6 +62,26 @@ std::string ggml_found_version();
 /// Finds ggml's devices; `backend_dir` is where plug-in backends would lie (only read when none is linked in).
 void load_backends(const std::string& backend_dir);
 
+// ---------------------------------------------------------------------------------------------------- devices
+
+struct DeviceInfo {
+    std::string name, description;     // "CUDA0", "NVIDIA GeForce RTX 4090"
+    uint64_t free_bytes, total_bytes;  // 0: the device does not say
+    bool is_gpu;
+};
+
+/// The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
+std::vector<DeviceInfo> list_devices();
+
+/// Which weights go where. Names and meanings are llama.cpp's, but for main_gpu.
+struct DeviceRequest {
+    int n_gpu_layers = -1;  // the head and this many less one of the last layers go to GPUs; -1: what fits
+    int n_cpu_moe = 0;      // the experts of this many of the first layers stay on the CPU; -1: of all
+    std::vector<std::string> override_tensor;  // "PATTERN=DEVICE": matrices whose name a regular expression finds
+    std::vector<float> tensor_split;           // how many layers each GPU gets, as proportions; empty: as memory allows
+    int main_gpu = -1;                         // the one GPU to use; -1: all
+};
+
 // ---------------------------------------------------------------------------------------------------- files
 
 using MetadataValue =
@@ -174,12 +194,12 @@ void multiply_soft(const SoftProduct& product);
 // ---------------------------------------------------------------------------------------------------- engine
 
 struct EngineOptions {
-    int n_ctx = 0;          // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
-    int n_gpu_layers = -1;  // the head and this many of the last layers go to the GPU, -1 = everything
-    int n_threads = 0;      // 0 = one for each core this process may use
-    int n_batch = 0;        // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
-    bool kv_f32 = false;    // F32 key/value cache instead of F16
-    bool exact = false;     // F32 cache and nothing approximate: for comparing with a reference
+    int n_ctx = 0;        // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
+    int n_threads = 0;    // 0 = one for each core this process may use
+    int n_batch = 0;      // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
+    bool kv_f32 = false;  // F32 key/value cache instead of F16
+    bool exact = false;   // F32 cache and nothing approximate: for comparing with a reference
+    DeviceRequest devices;
     /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).
     std::function<bool()> interrupted;
 };
@@ -193,11 +213,31 @@ struct ModelInfo {
     uint64_t n_bytes;
 };
 
-/// device -> purpose ("weights", "kv", "compute", "sampler") -> bytes
+/// device -> purpose ("weights", "kv", "compute", "sampler", in plans "reserve") -> bytes
 using MemoryUse = std::map<std::string, std::map<std::string, uint64_t>>;
 
 /// What an Engine with one session would use with all layers on the CPU, from the file's header alone.
 MemoryUse plan_memory(const std::string& path, const EngineOptions& options);
+
+/// Where an Engine with one session puts the model, by the devices' names. `memory` is exact but for "compute", which
+/// on GPUs, and on a CPU that has only a part, is what the whole passes would take there; "reserve" is left to a GPU's
+/// driver.
+struct DevicePlan {
+    struct Layer {
+        std::string device;   // of its vectors and its keys and values
+        std::string experts;  // of its mixture: gate and up, if a pattern parts them from down
+    };
+    std::vector<DeviceInfo> devices;
+    MemoryUse memory;
+    std::vector<Layer> layers;
+    std::string head;
+    std::vector<std::string> notes;  // what was asked for and cannot be had, a sentence each
+};
+
+/// The plan from the file's header alone. `cards`: free bytes of GPUs to plan for ("GPU0", "GPU1", …) in place of this
+/// machine's. RequestError as from Engine.
+DevicePlan plan_devices(const std::string& path, const EngineOptions& options,
+                        const std::optional<std::vector<uint64_t>>& cards);
 
 class EngineCore;
 class Session;
@@ -210,6 +250,7 @@ class Engine {
     const EngineOptions& options() const;
     /// What the weights and every living session use, or would with one session where there is none yet.
     MemoryUse memory() const;
+    const DevicePlan& plan() const;
     std::shared_ptr<Session> session();
 
   private:

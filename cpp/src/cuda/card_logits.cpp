@@ -19,9 +19,8 @@ Embedding embedding_of(const ggml_tensor* head) {
 
 class CardLogits final : public StepLogits {
   public:
-    CardLogits(const Model& model, ggml_backend_t head, float dropped_mass, ThreadPool& pool, bool plan_only)
-        : hparams_(model.hparams()), pool_(pool), place_(hparams_, head, plan_only) {
-        if (plan_only) return;
+    CardLogits(const Model& model, ggml_backend_t head, float dropped_mass, ThreadPool& pool)
+        : hparams_(model.hparams()), pool_(pool), place_(hparams_, head, /*plan_only=*/false) {
         use_card_of(product()->data);
         step_.emplace(shape_of(hparams_), embedding_of(model.weights().head), dropped_mass, kMaxKept);
     }
@@ -46,7 +45,7 @@ class CardLogits final : public StepLogits {
     }
 
     void add_memory(MemoryUse& use) const override {
-        use[ggml_backend_name(place_.head())]["sampler"] +=
+        use[device_name(place_.head())]["sampler"] +=
             ggml_nbytes(product()) + card_step_bytes(shape_of(hparams_), kMaxKept);
     }
 
@@ -62,9 +61,9 @@ class CardLogits final : public StepLogits {
 }  // namespace
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, ggml_backend_t head, float dropped_mass,
-                                             ThreadPool& pool, bool plan_only) {
+                                             ThreadPool& pool) {
     const bool can = runs_on(head) && has_conditioning(model.weights().head->type) && fits(shape_of(model.hparams()));
-    return can ? std::make_unique<CardLogits>(model, head, dropped_mass, pool, plan_only) : nullptr;
+    return can ? std::make_unique<CardLogits>(model, head, dropped_mass, pool) : nullptr;
 }
 
 }  // namespace dgemma::cuda

@@ -10,6 +10,6 @@ namespace dgemma::cuda {
 /// Null where the host has to do this: the head's device is not a card that our kernels were built for, no kernel reads
 /// the embedding's type, or the sizes are outside the kernels' bounds. `dropped_mass`: above 0.
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, ggml_backend_t head, float dropped_mass,
-                                             ThreadPool& pool, bool plan_only);
+                                             ThreadPool& pool);
 
 }  // namespace dgemma::cuda

@@ -13,7 +13,7 @@ CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unav
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backend_t /*head*/, float /*dropped_mass*/,
-                                             ThreadPool& /*pool*/, bool /*plan_only*/) {
+                                             ThreadPool& /*pool*/) {
     return nullptr;
 }
 

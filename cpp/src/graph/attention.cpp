@@ -6,7 +6,8 @@ namespace dgemma {
 namespace {
 
 ggml_tensor* build_rope(const GraphScope& g, const LayerHparams& layer, const LayerWeights& w, ggml_tensor* x) {
-    return ggml_rope_ext(g.ctx, x, g.inputs.positions, w.rope_freqs, layer.rope_dims, GGML_ROPE_TYPE_NEOX,
+    return ggml_rope_ext(g.ctx, x, g.inputs.layers[static_cast<size_t>(w.device)].positions, w.rope_freqs,
+                         layer.rope_dims, GGML_ROPE_TYPE_NEOX,
                          /*n_ctx_orig=*/0, layer.rope_base, /*freq_scale=*/1, /*ext_factor=*/0, /*attn_factor=*/1,
                          /*beta_fast=*/0, /*beta_slow=*/0);
 }
@@ -45,7 +46,8 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
     v = build_norm(g, v, nullptr);
 
     const KvCache::Layer& cache = g.cache.layer(i);
-    ggml_tensor* cells = layer.sliding ? g.inputs.ring_cells : g.inputs.full_cells;
+    const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
+    ggml_tensor* cells = layer.sliding ? inputs.ring_cells : inputs.full_cells;
     const auto write = [&](ggml_tensor* to, ggml_tensor* from) {
         return ggml_set_rows(g.ctx, to, ggml_reshape_2d(g.ctx, from, row, g.shape.n_tokens), cells);
     };
@@ -54,6 +56,7 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
 
 ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
     const LayerHparams& layer = g.h.layers[i];
+    const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
     const int64_t n = g.shape.n_tokens, keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
 
     ggml_tensor* q = ggml_reshape_3d(g.ctx, x.times(w.attn_q), layer.head_dim, g.h.heads, n);
@@ -61,8 +64,8 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
     const KvCache::Layer written = build_kv_write(g, w, i, x);
 
     ggml_tensor *k = view_heads(g, layer, written.k, keys), *v = view_heads(g, layer, written.v, keys);
-    ggml_tensor* mask = layer.sliding ? g.inputs.ring_mask : g.inputs.full_mask;
-    const bool own = !g.exact && !w.on_gpu && has_cpu_attention(layer.head_dim, k->type);
+    ggml_tensor* mask = layer.sliding ? inputs.ring_mask : inputs.full_mask;
+    const bool own = !g.exact && !on_card(g, w.attn_output) && has_cpu_attention(layer.head_dim, k->type);
     ggml_tensor* attention = own ? build_cpu_attention(g.ctx, q, k, v, mask) : build_ggml_attention(g, q, k, v, mask);
 
     const int64_t width = layer.head_dim * g.h.heads;

@@ -34,8 +34,9 @@ Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* r
 /// Our kernel unpacks an expert's weights once for all of its tokens: that needs a few tokens for each.
 bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
     constexpr int64_t kLeastTokens = 3;
-    return !g.exact && g.shape.n_tokens * g.h.experts_used >= kLeastTokens * g.h.experts &&
-           has_cpu_product(w.gate_up_exps) && w.gate_up_exps->ne[1] % 64 == 0 && has_cpu_product(w.down_exps);
+    return !g.exact && !on_card(g, w.gate_up_exps) && !on_card(g, w.down_exps) &&
+           g.shape.n_tokens * g.h.experts_used >= kLeastTokens * g.h.experts && has_cpu_product(w.gate_up_exps) &&
+           w.gate_up_exps->ne[1] % 64 == 0 && has_cpu_product(w.down_exps);
 }
 
 }  // namespace
@@ -43,25 +44,34 @@ bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used, ffn = g.h.expert_ffn;
     const Routing routing = build_routing(g, w, residual);
+    // Both before any product: where the experts lie elsewhere, each change of device costs a synchronisation.
+    ggml_build_forward_expand(g.graph, routing.weights);
     ggml_tensor* normed = build_norm(g, residual, w.pre_ffw_norm_2);
     if (wants_cpu_experts(g, w)) {
         return build_cpu_experts(g.ctx, w.gate_up_exps, w.down_exps, build_int8_rows(g.ctx, normed), routing.experts,
                                  routing.weights);
     }
+    // Where the experts lie elsewhere than their layer, only the sum travels, not what each expert adds to it: the
+    // scheduler by itself would take the sum to the layer's card.
+    const auto stay = [&](ggml_tensor* node) {
+        if (!g.as_card) ggml_backend_sched_set_tensor_backend(g.sched, node, g.devices.holding(w.down_exps));
+        return node;
+    };
     ggml_tensor* x = ggml_reshape_3d(g.ctx, normed, g.h.hidden, 1, n);
 
     ggml_tensor* gate_up = ggml_mul_mat_id(g.ctx, w.gate_up_exps, x, routing.experts);  // [2 ffn, used, n]
     const auto half = [&](int64_t first) {
         return ggml_view_3d(g.ctx, gate_up, ffn, used, n, gate_up->nb[1], gate_up->nb[2], first * sizeof(float));
     };
-    ggml_tensor* gated = build_gelu_gate(g.ctx, half(0), half(ffn), /*fused=*/w.on_gpu && !g.exact);
+    ggml_tensor* gated = build_gelu_gate(g.ctx, half(0), half(ffn),
+                                         /*fused=*/on_card(g, w.gate_up_exps) && on_card(g, w.down_exps) && !g.exact);
     ggml_tensor* down = ggml_mul_mat_id(g.ctx, w.down_exps, gated, routing.experts);  // [hidden, used, n]
-    down = ggml_mul(g.ctx, down, routing.weights);
+    down = stay(ggml_mul(g.ctx, down, routing.weights));
 
     ggml_tensor* sum = nullptr;
     for (int64_t k = 0; k < used; ++k) {
         ggml_tensor* one = ggml_view_2d(g.ctx, down, g.h.hidden, n, down->nb[2], static_cast<size_t>(k) * down->nb[1]);
-        sum = sum == nullptr ? one : ggml_add(g.ctx, sum, one);
+        sum = sum == nullptr ? one : stay(ggml_add(g.ctx, sum, one));
     }
     return used == 1 ? ggml_cont(g.ctx, sum) : sum;
 }

@@ -12,11 +12,15 @@ constexpr int64_t kLeastColumns = 16;
 }  // namespace
 
 ggml_tensor* ProductInput::times(ggml_tensor* weight) {
-    if (g_.exact || g_.shape.n_tokens < kLeastColumns || !has_cpu_product(weight)) {
+    if (g_.exact || g_.shape.n_tokens < kLeastColumns || on_card(g_, weight) || !has_cpu_product(weight)) {
         return ggml_mul_mat(g_.ctx, weight, x_);
     }
     if (int8_rows_ == nullptr) int8_rows_ = build_int8_rows(g_.ctx, x_);
     return build_cpu_product(g_.ctx, weight, int8_rows_);
+}
+
+bool on_card(const GraphScope& g, const ggml_tensor* weight) {
+    return g.as_card || g.devices.holding(weight) != g.devices.cpu();
 }
 
 ggml_tensor* build_product(const GraphScope& g, ggml_tensor* weight, ggml_tensor* x) {
@@ -38,12 +42,11 @@ ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* 
     return ggml_swiglu_split(ctx, ggml_mul(ctx, d, gate), ggml_div(ctx, up, d));
 }
 
-ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x,
-                       bool on_gpu) {
+ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x) {
     ProductInput input(g, x);
     ggml_tensor* gate_values = input.times(gate);
-    ggml_tensor* gated =
-        build_gelu_gate(g.ctx, gate_values, input.times(up), /*fused=*/on_gpu && !g.exact);  // [ffn, n]
+    const bool fused = on_card(g, gate) && on_card(g, down) && !g.exact;
+    ggml_tensor* gated = build_gelu_gate(g.ctx, gate_values, input.times(up), fused);  // [ffn, n]
     return build_product(g, down, gated);
 }
 
@@ -53,8 +56,8 @@ ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, g
     ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
     end_part(residual, "attention");
 
-    ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm), w.on_gpu);
-    end_part(dense, "dense_ffn");
+    ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm));
+    ggml_build_forward_expand(g.graph, end_part(dense, "dense_ffn"));
     ggml_tensor* experts = build_experts(g, w, residual);
     ggml_tensor* ffn =
         ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));

@@ -1,7 +1,10 @@
 // One transformer layer as ggml nodes: the same for both passes but for the layer scalar and what the masks let it see.
 #pragma once
 
+#include <ggml-backend.h>
 #include <ggml.h>
+
+#include <vector>
 
 #include "graph/masks.h"
 #include "model/model.h"
@@ -9,25 +12,35 @@
 
 namespace dgemma {
 
-/// The tensors that a pass reads besides weights and cache; filled by the host before each run.
-struct PassInputs {
-    ggml_tensor* tokens;      // [n] I32
+/// What the layers of one device read besides weights and cache. It depends on n_past alone and stays from run to run,
+/// on the device itself: the scheduler would copy it there anew for each run.
+struct LayerInputs {
     ggml_tensor* positions;   // [n] I32
     ggml_tensor* full_cells;  // [n] I64: where full layers write
     ggml_tensor* ring_cells;  // [n] I64: where sliding layers write
     ggml_tensor* full_mask;   // [full_keys, padded n] F16
     ggml_tensor* ring_mask;   // [ring_keys, padded n] F16
-    ggml_tensor* soft;        // [hidden, n] the soft embedding of the previous step; decoder only, else null
+};
+
+/// The tensors that a pass reads besides weights and cache; filled by the host before each run.
+struct PassInputs {
+    ggml_tensor* tokens;              // [n] I32
+    ggml_tensor* soft;                // [hidden, n] the soft embedding of the previous step; decoder only, else null
+    std::vector<LayerInputs> layers;  // by device
 };
 
 /// What every node builder needs. `x` below is always [hidden, n] F32.
 struct GraphScope {
     ggml_context* ctx;
+    ggml_cgraph* graph;
     const Hparams& h;
     const PassShape& shape;
     const PassInputs& inputs;
     const KvCache& cache;
-    bool exact;  // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
+    const Devices& devices;
+    ggml_backend_sched_t sched;
+    bool as_card;  // for measuring: as if every weight lay on a card
+    bool exact;    // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
 };
 
 /// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel
@@ -43,6 +56,9 @@ class ProductInput {
     ggml_tensor* x_;
     ggml_tensor* int8_rows_ = nullptr;
 };
+
+/// Whether a weight is multiplied on a card, where ggml's fused operations are F32 and our own products are not.
+bool on_card(const GraphScope& g, const ggml_tensor* weight);
 
 /// RMS norm over the columns, times `weight` unless null.
 ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight);
@@ -63,8 +79,7 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);
 
 /// Gated feed-forward block with GELU.
-ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x,
-                       bool on_gpu);
+ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, ggml_tensor* down, ggml_tensor* x);
 
 ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x);
 

@@ -10,10 +10,11 @@ namespace dgemma {
 namespace {
 
 /// Nodes and leafs that one layer takes at most, besides 3 for each expert used.
-constexpr size_t kNodesPerLayer = 96, kNodesOutside = 128;
+constexpr size_t kNodesPerLayer = 96, kNodesOutside = 128, kInputsPerDevice = 5;
 
-size_t max_nodes(const Hparams& h) {
-    return h.layers.size() * (kNodesPerLayer + 3 * static_cast<size_t>(h.experts_used)) + kNodesOutside;
+size_t max_nodes(const Hparams& h, size_t n_devices) {
+    const size_t in_layers = h.layers.size() * (kNodesPerLayer + 3 * static_cast<size_t>(h.experts_used));
+    return in_layers + kNodesOutside + n_devices * kInputsPerDevice;
 }
 
 ggml_tensor* new_input(ggml_context* ctx, ggml_type type, int64_t columns, int64_t rows, const char* name) {
@@ -30,20 +31,27 @@ ggml_tensor* new_lasting_input(ggml_context* ctx, ggml_type type, int64_t column
     return tensor;
 }
 
-PassInputs new_inputs(ggml_context* ctx, const PassShape& shape, int64_t hidden) {
+LayerInputs new_layer_inputs(ggml_context* ctx, const PassShape& shape) {
     const int64_t n = shape.n_tokens, queries = padded_queries(n);
-    PassInputs inputs{};
-    inputs.tokens = new_input(ctx, GGML_TYPE_I32, n, 1, "tokens");
+    LayerInputs inputs{};
     inputs.positions = new_lasting_input(ctx, GGML_TYPE_I32, n, 1, "positions");
     inputs.full_cells = new_lasting_input(ctx, GGML_TYPE_I64, n, 1, "full_cells");
     inputs.ring_cells = new_lasting_input(ctx, GGML_TYPE_I64, n, 1, "ring_cells");
     inputs.full_mask = new_lasting_input(ctx, GGML_TYPE_F16, shape.full_keys, queries, "full_mask");
     inputs.ring_mask = new_lasting_input(ctx, GGML_TYPE_F16, shape.ring_keys, queries, "ring_mask");
+    return inputs;
+}
+
+PassInputs new_inputs(ggml_context* ctx, const PassShape& shape, int64_t hidden, size_t n_devices) {
+    const int64_t n = shape.n_tokens;
+    PassInputs inputs{};
+    inputs.tokens = new_input(ctx, GGML_TYPE_I32, n, 1, "tokens");
+    for (size_t i = 0; i < n_devices; ++i) inputs.layers.push_back(new_layer_inputs(ctx, shape));
     if (shape.pass == Pass::kDecoder) inputs.soft = new_input(ctx, GGML_TYPE_F32, hidden, n, "soft_embedding");
     return inputs;
 }
 
-/// Inputs that no layer of the model reads (a model without sliding layers) have no memory.
+/// Inputs that no layer reads (a model without sliding layers, a device without layers) have no memory.
 template <typename T>
 void set_input(ggml_tensor* tensor, const std::vector<T>& values) {
     if (tensor->buffer != nullptr) ggml_backend_tensor_set(tensor, values.data(), 0, values.size() * sizeof(T));
@@ -64,20 +72,32 @@ void set_mask(ggml_tensor* mask, Rows rows) {
 PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
                        bool exact)
     : pass_(pass), model_(model), devices_(devices), cache_(cache), logits_(logits), exact_(exact) {
-    std::vector<ggml_backend_t> backends = devices.all();
+    std::vector<ggml_backend_t> backends = devices.started();
     sched_.reset(ggml_backend_sched_new(backends.data(), /*bufts=*/nullptr, static_cast<int>(backends.size()),
-                                        max_nodes(model.hparams()), /*parallel=*/false, /*op_offload=*/false));
+                                        max_nodes(model.hparams(), devices.count()), /*parallel=*/false,
+                                        /*op_offload=*/false));
     if (!sched_) throw BackendError("ggml could not make a scheduler");
 }
 
 ggml_tensor* PassRunner::build_decoder_input(const GraphScope& g) {
     const ModelWeights& w = model_.weights();
     ggml_tensor* t = build_norm(g, g.inputs.soft, w.self_cond_pre_norm);
-    const bool on_gpu = w.layers.front().on_gpu;
-    return build_ffn(g, w.self_cond_gate, w.self_cond_up, w.self_cond_down, t, on_gpu);  // [hidden, n]
+    return build_ffn(g, w.self_cond_gate, w.self_cond_up, w.self_cond_down, t);  // [hidden, n]
 }
 
-void PassRunner::build(const PassShape& shape) {
+/// The inputs of a device's layers lie there, not with the host.
+void PassRunner::keep_inputs() {
+    for (int device = 0; device < devices_.cpu_index(); ++device) {
+        ggml_backend_t card = devices_.get(device);
+        if (card == nullptr) continue;
+        const LayerInputs& in = inputs_.layers[static_cast<size_t>(device)];
+        for (ggml_tensor* input : {in.positions, in.full_cells, in.ring_cells, in.full_mask, in.ring_mask}) {
+            ggml_backend_sched_set_tensor_backend(sched_.get(), input, card);
+        }
+    }
+}
+
+void PassRunner::build(const PassShape& shape, bool as_card) {
     const Hparams& h = model_.hparams();
     const ModelWeights& w = model_.weights();
     ggml_backend_sched_reset(sched_.get());
@@ -85,13 +105,14 @@ void PassRunner::build(const PassShape& shape) {
     masked_past_ = -1;
     shape_ = shape;
 
-    const size_t nodes = max_nodes(h);
+    const size_t nodes = max_nodes(h, devices_.count());
     graph_memory_.resize(nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, /*grads=*/false));
     context_.reset(ggml_init({graph_memory_.size(), graph_memory_.data(), /*no_alloc=*/true}));
     ggml_context* ctx = context_.get();
     graph_ = ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
-    inputs_ = new_inputs(ctx, shape, h.hidden);
-    const GraphScope g{ctx, h, shape_, inputs_, cache_, exact_};
+    inputs_ = new_inputs(ctx, shape, h.hidden, devices_.count());
+    keep_inputs();
+    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), as_card, exact_};
 
     ggml_tensor* x = ggml_get_rows(ctx, w.token_embd, inputs_.tokens);
     x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));
@@ -121,7 +142,7 @@ void PassRunner::check_supported() const {
     for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph_, i);
         bool supported = false;
-        for (ggml_backend_t backend : devices_.all()) {
+        for (ggml_backend_t backend : devices_.started()) {
             supported = supported || ggml_backend_dev_supports_op(ggml_backend_get_device(backend), node);
         }
         if (supported) continue;
@@ -141,10 +162,10 @@ void PassRunner::reserve(int64_t n_tokens) {
     shape_ = {};  // measured only, not allocated: the first run builds its own
 }
 
-uint64_t PassRunner::measure(int64_t n_tokens) {
-    build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
+uint64_t PassRunner::measure(int64_t n_tokens, bool as_card) {
+    build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()), as_card);
     check_supported();
-    std::vector<size_t> sizes(devices_.all().size());
+    std::vector<size_t> sizes(devices_.started().size());
     ggml_backend_sched_reserve_size(sched_.get(), graph_, sizes.data());
     shape_ = {};
     return std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
@@ -160,13 +181,15 @@ void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* so
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(n_past));
     std::vector<int64_t> full(positions.begin(), positions.end()), ring = full;
     for (int64_t& cell : ring) cell %= cache_.shape().ring_cells;
-    set_input(inputs_.positions, positions);
-    set_input(inputs_.full_cells, full);
-    set_input(inputs_.ring_cells, ring);
-    set_mask(inputs_.full_mask, [&](int64_t first) { return full_mask_rows(shape_, n_past, first); });
-    set_mask(inputs_.ring_mask, [&](int64_t first) {
-        return ring_mask_rows(shape_, n_past, first, model_.hparams().window, cache_.shape().ring_cells);
-    });
+    for (const LayerInputs& in : inputs_.layers) {
+        set_input(in.positions, positions);
+        set_input(in.full_cells, full);
+        set_input(in.ring_cells, ring);
+        set_mask(in.full_mask, [&](int64_t first) { return full_mask_rows(shape_, n_past, first); });
+        set_mask(in.ring_mask, [&](int64_t first) {
+            return ring_mask_rows(shape_, n_past, first, model_.hparams().window, cache_.shape().ring_cells);
+        });
+    }
     masked_past_ = n_past;
 }
 
@@ -182,8 +205,16 @@ void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
     if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
     if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");
     if (status != GGML_STATUS_SUCCESS) {
-        throw BackendError(std::string("ggml could not compute the graph: ") + ggml_status_to_string(status));
+        const char* instead = devices_.started().size() > 1 ? "; n_gpu_layers=0 runs on the CPU alone" : "";
+        throw BackendError("a device failed in the middle of a pass on " + started_names() + " (" +
+                           ggml_status_to_string(status) + ")" + instead);
     }
+}
+
+std::string PassRunner::started_names() const {
+    std::string names;
+    for (ggml_backend_t backend : devices_.started()) names += (names.empty() ? "" : ", ") + device_name(backend);
+    return names;
 }
 
 void PassRunner::observe(NodeObserver* observer) {
@@ -206,8 +237,8 @@ bool PassRunner::show(ggml_tensor* node, bool ask, void* runner) {
 }
 
 void PassRunner::add_memory(MemoryUse& use) const {
-    for (ggml_backend_t backend : devices_.all()) {
-        use[ggml_backend_name(backend)]["compute"] += ggml_backend_sched_get_buffer_size(sched_.get(), backend);
+    for (ggml_backend_t backend : devices_.started()) {
+        use[device_name(backend)]["compute"] += ggml_backend_sched_get_buffer_size(sched_.get(), backend);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include <exception>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "graph/layer.h"
@@ -28,8 +29,9 @@ class PassRunner {
     /// Sizes the compute memory for passes of up to n tokens in a full cache. BackendError if it cannot be had, or if
     /// no device can run a node.
     void reserve(int64_t n_tokens);
-    /// What reserve() would allocate on the CPU, without allocating.
-    uint64_t measure(int64_t n_tokens);
+    /// What reserve() would allocate, without allocating, on the CPU that holds all weights: for the CPU's graph, or
+    /// for the one that a card would get.
+    uint64_t measure(int64_t n_tokens, bool as_card);
 
     /// One pass over `tokens` at the cache's n_past. `soft`: [hidden, n] F32 for the decoder, null for the encoder.
     /// Cancelled if the devices' stop function said so.
@@ -42,9 +44,11 @@ class PassRunner {
 
   private:
     static bool show(ggml_tensor* node, bool ask, void* runner);
-    void build(const PassShape& shape);
+    void keep_inputs();
+    void build(const PassShape& shape, bool as_card = false);
     ggml_tensor* build_decoder_input(const GraphScope& g);
     void check_supported() const;
+    std::string started_names() const;
     void fill_inputs(const std::vector<int32_t>& tokens, const float* soft);
 
     Pass pass_;

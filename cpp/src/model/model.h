@@ -1,21 +1,23 @@
-// The weights: a mapped GGUF, each tensor claimed with the shape the metadata asks for and placed on its device.
+// The weights: a mapped GGUF, each tensor claimed with the shape the metadata asks for and put on its device.
 #pragma once
 
 #include <ggml.h>
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "gguf/gguf_file.h"
 #include "model/devices.h"
 #include "model/hparams.h"
+#include "model/placement.h"
 
 namespace dgemma {
 
 /// Shapes are ggml's: columns first. hd: the layer's head dimension, kv: its key/value heads.
 struct LayerWeights {
-    bool on_gpu;
+    int device;                          // of the cache, and of every tensor that no pattern puts elsewhere
     ggml_tensor* attn_norm;              // [hidden]
     ggml_tensor* attn_q;                 // [hidden, heads * hd]
     ggml_tensor* attn_k;                 // [hidden, kv * hd]
@@ -54,14 +56,20 @@ struct ModelWeights {
 
 class Model {
   public:
-    /// `n_gpu_layers`: as llama.cpp counts: the head first, then layers from the last; -1 = all. FileError,
-    /// BackendError.
-    Model(const std::string& path, const Devices& devices, int n_gpu_layers);
+    /// Maps the file: everything is on the CPU. FileError, BackendError.
+    Model(const std::string& path, const Devices& devices);
+
+    /// All that can be placed, once each.
+    const std::vector<TensorSize>& tensor_sizes() const { return sizes_; }
+    /// Puts the weights where `placement` of tensor_sizes() says; its devices are started. Every tensor is a new one.
+    void place(const Devices& devices, const Placement& placement);
+    /// Bytes of weights that place() would put on each device.
+    std::vector<uint64_t> device_bytes(size_t n_devices, const Placement& placement) const;
+    int head_device() const { return units_.back(); }
 
     const Hparams& hparams() const { return hparams_; }
     const ModelWeights& weights() const { return weights_; }
     const ModelInfo& info() const { return info_; }
-    bool head_on_gpu() const { return head_on_gpu_; }
     /// Which file this is (GgufFile::fingerprint).
     uint64_t fingerprint() const { return file_.fingerprint(); }
     /// Adds what the weights take on each device.
@@ -73,23 +81,34 @@ class Model {
         ggml_tensor* tensor;
     };
 
-    void claim_all(bool has_gpu, int n_gpu_layers);
-    void claim_layer(size_t i, bool on_gpu);
-    ggml_tensor* claim(const char* pattern, size_t layer, bool on_gpu);
+    /// What lies on one device.
+    struct Memory {
+        std::string name;
+        ContextPtr context;
+        std::vector<Placed> placed;
+        std::vector<BufferPtr> buffers;
+    };
+
+    int cpu_index() const { return static_cast<int>(memory_.size()) - 1; }
+    void load(const Devices& devices);
+    void claim_all();
+    LayerWeights claim_layer(size_t i);
+    /// A tensor of a unit (see TensorSize), on the device that the placement names.
+    ggml_tensor* claim(const char* pattern, size_t unit);
+    ggml_tensor* put(const TensorData& source, int device);
     float claim_scalar(const char* pattern, size_t layer);
     void map_cpu_weights(ggml_backend_dev_t cpu);
-    void upload_gpu_weights(ggml_backend_t gpu);
+    void upload_weights(ggml_backend_t card, Memory& memory);
     void fill_info();
 
     GgufFile file_;
     Hparams hparams_;
     ModelWeights weights_{};
     ModelInfo info_;
-    bool head_on_gpu_ = false;
-    ContextPtr contexts_[2];  // by device: CPU, GPU
-    std::vector<Placed> placed_[2];
-    std::vector<BufferPtr> buffers_;
-    std::string gpu_name_;
+    std::vector<Memory> memory_;     // by device
+    std::vector<TensorSize> sizes_;  // in the order of the claims
+    std::vector<int> units_;         // see Placement
+    std::unordered_map<const TensorData*, int> device_of_;
 };
 
 }  // namespace dgemma

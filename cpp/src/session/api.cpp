@@ -8,9 +8,29 @@
 namespace dgemma {
 
 MemoryUse plan_memory(const std::string& path, const EngineOptions& options) {
-    EngineOptions on_cpu = options;
-    on_cpu.n_gpu_layers = 0;
-    return EngineCore(path, on_cpu).memory();
+    return plan_devices(path, options, std::vector<uint64_t>{}).memory;
+}
+
+DevicePlan plan_devices(const std::string& path, const EngineOptions& options,
+                        const std::optional<std::vector<uint64_t>>& cards) {
+    EngineOptions checked = checked_options(options);
+    Worker worker(options.interrupted);
+    DevicePlan plan;
+    worker.run_to_end([&] {
+        const Devices devices(checked.n_threads, nullptr, nullptr);
+        const Model model(path, devices);
+        checked.n_ctx = checked_context(checked.n_ctx, model.hparams());
+        std::vector<DeviceInfo> there = devices.info();
+        if (cards) {
+            there = {there.back()};
+            for (size_t i = 0; i < cards->size(); ++i) {
+                there.insert(there.end() - 1, {"GPU" + std::to_string(i), "", (*cards)[i], (*cards)[i], true});
+            }
+        }
+        checked.n_batch = checked_batch(checked, model, there);
+        plan = plan_engine(model, devices, checked, there).shown;
+    });
+    return plan;
 }
 
 Engine::Engine(const std::string& path, const EngineOptions& options)
@@ -22,10 +42,12 @@ const EngineOptions& Engine::options() const { return core_->options(); }
 
 MemoryUse Engine::memory() const { return core_->memory(); }
 
+const DevicePlan& Engine::plan() const { return core_->plan(); }
+
 std::shared_ptr<Session> Engine::session() { return std::make_shared<Session>(core_); }
 
 Session::Session(std::shared_ptr<EngineCore> core) : engine_(std::move(core)) {
-    engine_->worker().run_to_end([&] { impl_ = std::make_unique<SessionCore>(*engine_, /*plan_only=*/false); });
+    engine_->worker().run_to_end([&] { impl_ = std::make_unique<SessionCore>(*engine_); });
     engine_->add_session(impl_.get());
 }
 

@@ -7,6 +7,7 @@
 
 #include "dgemma/dgemma.h"
 #include "model/model.h"
+#include "session/plan.h"
 #include "support/thread_pool.h"
 #include "support/worker.h"
 
@@ -20,6 +21,7 @@ class EngineCore {
     ~EngineCore();
 
     const EngineOptions& options() const { return options_; }
+    const DevicePlan& plan() const { return plan_; }
     const Model& model() const { return *model_; }
     const Devices& devices() const { return *devices_; }
     ThreadPool& pool() { return pool_; }
@@ -36,6 +38,7 @@ class EngineCore {
     ThreadPool pool_;
     std::unique_ptr<Devices> devices_;
     std::unique_ptr<Model> model_;
+    DevicePlan plan_;
     std::mutex sessions_mutex_;
     std::set<SessionCore*> sessions_;
 };

@@ -19,32 +19,31 @@ KvShape kv_shape(const Hparams& h, int n_ctx, int n_batch, ggml_type type) {
 KvCache::KvCache(const Model& model, const Devices& devices, const KvShape& shape, bool plan_only)
     : window_(model.hparams().window), has_sliding_(model.hparams().has_sliding()), shape_(shape) {
     const Hparams& h = model.hparams();
-    for (ContextPtr& context : contexts_) context = make_tensor_context(2 * h.layers.size());
+    for (size_t i = 0; i < devices.count(); ++i) contexts_.push_back(make_tensor_context(2 * h.layers.size()));
     for (size_t i = 0; i < h.layers.size(); ++i) {
         const LayerHparams& layer = h.layers[i];
-        ggml_context* context = contexts_[model.weights().layers[i].on_gpu].get();
+        ggml_context* context = contexts_[static_cast<size_t>(model.weights().layers[i].device)].get();
         const int64_t cells = layer.sliding ? shape.ring_cells : shape.full_cells;
         const int64_t row = layer.head_dim * layer.kv_heads;
         sliding_.push_back(layer.sliding);
         layers_.push_back(
             {ggml_new_tensor_2d(context, shape.type, row, cells), ggml_new_tensor_2d(context, shape.type, row, cells)});
     }
-    allocate(0, devices.cpu(), plan_only);
-    if (devices.gpu() != nullptr) allocate(1, devices.gpu(), plan_only);
+    for (size_t i = 0; i < devices.count(); ++i) {
+        allocate(contexts_[i].get(), devices.get(static_cast<int>(i)), plan_only);
+    }
 }
 
-void KvCache::allocate(int on_gpu, ggml_backend_t backend, bool plan_only) {
-    ggml_context* context = contexts_[on_gpu].get();
+void KvCache::allocate(ggml_context* context, ggml_backend_t backend, bool plan_only) {
     if (ggml_get_first_tensor(context) == nullptr) return;
     ggml_backend_buffer_type_t type = ggml_backend_get_default_buffer_type(backend);
     const size_t size = ggml_backend_alloc_ctx_tensors_from_buft_size(context, type);
-    memory_.emplace_back(ggml_backend_name(backend), size);
+    memory_.emplace_back(device_name(backend), size);
     if (!plan_only) {
         buffers_.emplace_back(ggml_backend_alloc_ctx_tensors(context, backend));
         if (!buffers_.back()) {
-            throw BackendError(std::string(ggml_backend_name(backend)) +
-                               ": not enough memory for the key/value cache (" + std::to_string(size >> 20) +
-                               " MiB); a smaller n_ctx needs less");
+            throw BackendError(device_name(backend) + ": not enough memory for the key/value cache (" +
+                               std::to_string(size >> 20) + " MiB); a smaller n_ctx needs less");
         }
         ggml_backend_buffer_clear(buffers_.back().get(), 0);  // masked cells are still multiplied: no NaN may lie there
         return;

@@ -85,13 +85,13 @@ class KvCache {
     void truncate(int n);
 
   private:
-    void allocate(int on_gpu, ggml_backend_t backend, bool plan_only);
+    void allocate(ggml_context* context, ggml_backend_t backend, bool plan_only);
 
     int64_t window_;
     bool has_sliding_;
     std::vector<bool> sliding_;  // by layer
     KvShape shape_;
-    ContextPtr contexts_[2];  // by device: CPU, GPU
+    std::vector<ContextPtr> contexts_;  // by device
     std::vector<BufferPtr> buffers_;
     std::vector<Layer> layers_;
     std::vector<std::pair<std::string, uint64_t>> memory_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/card_logits.h"
+#include "session/plan.h"
 
 namespace dgemma {
 namespace {
@@ -10,38 +11,27 @@ namespace {
 // How much of each softmax self-conditioning may leave out in the normal mode.
 constexpr float kDroppedMass = 1e-4f;
 
-KvShape shape_for(const EngineCore& engine) {
-    const EngineOptions& options = engine.options();
-    return kv_shape(engine.model().hparams(), options.n_ctx, options.n_batch,
-                    options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
-}
-
-std::unique_ptr<StepLogits> logits_for(EngineCore& engine, bool plan_only) {
+std::unique_ptr<StepLogits> logits_for(EngineCore& engine) {
     const Model& model = engine.model();
     const Devices& devices = engine.devices();
     const bool exact = engine.options().exact;
-    ggml_backend_t head = devices.get(model.head_on_gpu());
+    ggml_backend_t head = devices.get(model.head_device());
     // The card's kernels leave small probabilities out and round flat rows.
     if (!exact) {
-        if (auto on_card = cuda::make_card_logits(model, head, kDroppedMass, engine.pool(), plan_only)) return on_card;
+        if (auto on_card = cuda::make_card_logits(model, head, kDroppedMass, engine.pool())) return on_card;
     }
-    return std::make_unique<HostLogits>(model, head, devices.cpu(), exact ? 0.0f : kDroppedMass, engine.pool(),
-                                        plan_only);
+    return std::make_unique<HostLogits>(model, head, devices.cpu(), exact ? 0.0f : kDroppedMass, engine.pool());
 }
 
 }  // namespace
 
-SessionCore::SessionCore(EngineCore& engine, bool plan_only)
+SessionCore::SessionCore(EngineCore& engine)
     : engine_(engine),
-      cache_(engine.model(), engine.devices(), shape_for(engine), plan_only),
-      logits_(logits_for(engine, plan_only)),
+      cache_(engine.model(), engine.devices(), cache_shape(engine.model(), engine.options()), /*plan_only=*/false),
+      logits_(logits_for(engine)),
       encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, engine.options().exact),
       decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), engine.options().exact) {
     const int64_t chunk = std::min(engine.options().n_batch, engine.options().n_ctx);
-    if (plan_only) {
-        planned_compute_ = encoder_.measure(chunk) + decoder_.measure(canvas_length());
-        return;
-    }
     soft_.resize(static_cast<size_t>(hparams().canvas * hparams().hidden));
     encoder_.reserve(chunk);
     decoder_.reserve(canvas_length());
@@ -141,14 +131,10 @@ std::map<std::string, double> SessionCore::take_parts() {
 void SessionCore::add_memory(MemoryUse& use) const {
     cache_.add_memory(use);
     logits_->add_memory(use);
-    const std::string host = ggml_backend_name(engine_.devices().cpu());
+    const std::string host = device_name(engine_.devices().cpu());
     use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
-    if (planned_compute_ > 0) {
-        use[host]["compute"] += planned_compute_;
-    } else {
-        encoder_.add_memory(use);
-        decoder_.add_memory(use);
-    }
+    encoder_.add_memory(use);
+    decoder_.add_memory(use);
 }
 
 }  // namespace dgemma

@@ -16,8 +16,7 @@ namespace dgemma {
 
 class SessionCore final : public Denoiser {
   public:
-    /// `plan_only`: measures what a session would take and can do nothing else.
-    SessionCore(EngineCore& engine, bool plan_only);
+    explicit SessionCore(EngineCore& engine);
 
     KvCache& cache() { return cache_; }
     void check_tokens(const std::vector<int32_t>& tokens, const char* what) const;
@@ -48,7 +47,6 @@ class SessionCore final : public Denoiser {
     PassRunner encoder_, decoder_;
     std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected
     std::unique_ptr<PartTimer> timer_;           // null unless parts are timed
-    uint64_t planned_compute_ = 0;
 };
 
 }  // namespace dgemma

@@ -9,10 +9,14 @@
 #include "session/soft_embedding.h"
 
 namespace dgemma {
+
 HostLogits::HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass,
-                       ThreadPool& pool, bool plan_only)
-    : model_(model), cpu_(cpu), dropped_mass_(dropped_mass), pool_(pool), place_(model.hparams(), head, plan_only) {
-    if (plan_only) return;
+                       ThreadPool& pool)
+    : model_(model),
+      cpu_(cpu),
+      dropped_mass_(dropped_mass),
+      pool_(pool),
+      place_(model.hparams(), head, /*plan_only=*/false) {
     if (ggml_backend_buffer_is_host(product()->buffer)) {
         logits_ = static_cast<float*>(product()->data);
     } else {
@@ -57,8 +61,8 @@ void HostLogits::read(float* logits) {
 }
 
 void HostLogits::add_memory(MemoryUse& use) const {
-    use[ggml_backend_name(place_.head())]["sampler"] += ggml_nbytes(product());
-    use[ggml_backend_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
+    use[device_name(place_.head())]["sampler"] += ggml_nbytes(product());
+    use[device_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
 }
 
 }  // namespace dgemma

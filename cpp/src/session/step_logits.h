@@ -39,10 +39,8 @@ class StepLogits {
 /// The logits in the host's memory, sampled and multiplied there, whatever device computes the head.
 class HostLogits final : public StepLogits {
   public:
-    /// `plan_only`: takes no memory and can only say how much it would. `dropped_mass`: soft_embedding's.
-    /// BackendError if the head's device has no room.
-    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool,
-               bool plan_only);
+    /// `dropped_mass`: soft_embedding's. BackendError if the head's device has no room.
+    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool);
 
     ggml_tensor* product() const override { return place_.tensor(); }
     SamplerStep sample(const StepRequest& request) override;

@@ -1,0 +1,58 @@
+"""ggml's devices, and which weights go to which of them (docs/devices.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ._native import core
+from .errors import RequestError
+
+_LARGEST = 2**31 - 1  # what a C++ int holds
+_N_BATCH = 0  # the engine's own choice
+
+
+def list_devices() -> list[core.DeviceInfo]:
+    """The GPUs in ggml's order (integrated ones only where there is no other), then the CPU."""
+    return core.list_devices()
+
+
+def plan_devices(
+    path: str | os.PathLike[str],
+    n_ctx: int | None = None,
+    *,
+    n_gpu_layers: int = -1,
+    n_cpu_moe: int = 0,
+    override_tensor: str | Sequence[str] = (),
+    tensor_split: Sequence[float] = (),
+    main_gpu: int | None = None,
+    device_memory: Sequence[int] | None = None,
+) -> core.DevicePlan:
+    """Where an ``Engine`` with these arguments and one session would put a model, from the file's header alone.
+
+    device_memory: free bytes of GPUs to plan for ("GPU0", "GPU1", …) in place of this machine's. Raises what ``Engine``
+    raises.
+    """
+    devices = device_request(n_gpu_layers, n_cpu_moe, override_tensor, tensor_split, main_gpu)
+    cards = None if device_memory is None else list(device_memory)
+    return core.plan_devices(os.fspath(path), n_ctx or 0, "f16", _N_BATCH, devices, cards)
+
+
+def device_request(
+    n_gpu_layers: int,
+    n_cpu_moe: int,
+    override_tensor: str | Sequence[str],
+    tensor_split: Sequence[float],
+    main_gpu: int | None,
+) -> core.DeviceRequest:
+    """The arguments as C++ takes them."""
+    if main_gpu is not None and main_gpu < 0:
+        raise RequestError(f"main_gpu must be a GPU's number, from 0 on, not {main_gpu}")
+    overrides = override_tensor.split(",") if isinstance(override_tensor, str) else list(override_tensor)
+    return core.DeviceRequest(
+        n_gpu_layers=min(n_gpu_layers, _LARGEST),
+        n_cpu_moe=min(n_cpu_moe, _LARGEST),
+        override_tensor=overrides,
+        tensor_split=[float(part) for part in tensor_split],
+        main_gpu=-1 if main_gpu is None else min(main_gpu, _LARGEST),
+    )

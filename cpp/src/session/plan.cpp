@@ -1,0 +1,140 @@
+#include "session/plan.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "cpu/products.h"
+#include "graph/passes.h"
+#include "session/logit_product.h"
+
+namespace dgemma {
+namespace {
+
+constexpr int kDefaultContext = 8192;
+
+struct SessionBytes {
+    std::vector<uint64_t> kv;            // by layer
+    uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
+    uint64_t rows;                       // [hidden, n] F32 of both passes
+    uint64_t logits, soft;
+};
+
+SessionBytes measure_session(const Model& model, const Devices& devices, const EngineOptions& options) {
+    const Hparams& h = model.hparams();
+    const KvCache cache(model, devices, cache_shape(model, options), /*plan_only=*/true);
+    const LogitProduct place(h, devices.cpu(), /*plan_only=*/true);
+    ggml_tensor* product = place.tensor();
+
+    PassRunner encoder(Pass::kEncoder, model, devices, cache, nullptr, options.exact);
+    PassRunner decoder(Pass::kDecoder, model, devices, cache, product, options.exact);
+    const int64_t chunk = std::min(options.n_batch, options.n_ctx);
+    const auto row = static_cast<uint64_t>(h.hidden) * sizeof(float);
+    SessionBytes bytes{};
+    for (size_t i = 0; i < h.layers.size(); ++i) {
+        bytes.kv.push_back(ggml_nbytes(cache.layer(i).k) + ggml_nbytes(cache.layer(i).v));
+    }
+    bytes.cpu_compute = encoder.measure(chunk, /*as_card=*/false) + decoder.measure(h.canvas, /*as_card=*/false);
+    bytes.card_compute = encoder.measure(chunk, /*as_card=*/true) + decoder.measure(h.canvas, /*as_card=*/true);
+    bytes.rows = static_cast<uint64_t>(chunk + h.canvas) * row;
+    bytes.logits = ggml_nbytes(product);
+    bytes.soft = static_cast<uint64_t>(h.canvas) * row;
+    return bytes;
+}
+
+DevicePlan show(const Model& model, const SessionBytes& bytes, uint64_t card_compute, const Placement& placement,
+                const std::vector<DeviceInfo>& there) {
+    const int cpu = static_cast<int>(there.size()) - 1;
+    const auto name = [&](int device) { return there[static_cast<size_t>(device)].name; };
+    DevicePlan plan;
+    plan.devices = there;
+    plan.notes = placement.notes;
+    plan.head = name(placement.head());
+    const size_t n_layer = bytes.kv.size();
+    for (size_t i = 0; i < n_layer; ++i) plan.layers.push_back({name(placement.units[i]), name(placement.units[i])});
+    for (size_t i = 0; i < placement.tensors.size(); ++i) {
+        const TensorSize& tensor = model.tensor_sizes()[i];
+        if (tensor.name.find("gate_up_exps") != std::string::npos) {
+            plan.layers[tensor.unit].experts = name(placement.tensors[i]);
+        }
+    }
+    const std::vector<uint64_t> weights = model.device_bytes(there.size(), placement);
+    bool all_on_cards = placement.head() != cpu;
+    for (const int device : placement.tensors) all_on_cards = all_on_cards && device != cpu;
+    for (int device = 0; device <= cpu; ++device) {
+        if (device != cpu && !placement.uses(device)) continue;
+        auto& use = plan.memory[name(device)];
+        use["weights"] = weights[static_cast<size_t>(device)];
+        // A CPU that computes nothing still looks up the embedding's rows, scales them and passes them on.
+        use["compute"] = device != cpu ? card_compute : all_on_cards ? 3 * bytes.rows : bytes.cpu_compute;
+        if (device != cpu) use["reserve"] = kCardReserve;
+    }
+    for (size_t i = 0; i < n_layer; ++i) plan.memory[name(placement.units[i])]["kv"] += bytes.kv[i];
+    plan.memory[plan.head]["sampler"] += bytes.logits;
+    plan.memory[name(cpu)]["sampler"] += bytes.soft + (placement.head() == cpu ? 0 : bytes.logits);
+    return plan;
+}
+
+}  // namespace
+
+EngineOptions checked_options(EngineOptions options) {
+    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    if (options.n_threads < 1 || options.n_threads > 1024) throw RequestError("n_threads must be between 1 and 1024");
+    if (options.n_ctx < 0) throw RequestError("n_ctx must be at least 1");
+    if (options.n_batch < 0 || options.n_batch > 8192) throw RequestError("n_batch must be between 1 and 8192");
+    const DeviceRequest& devices = options.devices;
+    if (devices.n_gpu_layers < -1) throw RequestError("n_gpu_layers must be -1 (what fits) or a number of layers");
+    if (devices.n_cpu_moe < -1) throw RequestError("n_cpu_moe must be -1 (all layers) or a number of layers");
+    if (devices.main_gpu < -1) throw RequestError("main_gpu must be -1 (all GPUs) or a GPU's number, from 0 on");
+    options.kv_f32 = options.kv_f32 || options.exact;
+    return options;
+}
+
+int checked_context(int n_ctx, const Hparams& h) {
+    if (n_ctx == 0) n_ctx = static_cast<int>(std::min<int64_t>(kDefaultContext, h.context));
+    if (n_ctx > h.context) {
+        throw RequestError("n_ctx is " + std::to_string(n_ctx) + "; the model was made for at most " +
+                           std::to_string(h.context) + " positions");
+    }
+    if (n_ctx <= h.canvas) {
+        throw RequestError("n_ctx is " + std::to_string(n_ctx) + "; it must be larger than the model's canvas of " +
+                           std::to_string(h.canvas) + " tokens");
+    }
+    return n_ctx;
+}
+
+int checked_batch(const EngineOptions& options, const Model& model, const std::vector<DeviceInfo>& there) {
+    if (options.n_batch != 0) return options.n_batch;
+    const auto ours = [](const LayerWeights& w) {
+        return has_cpu_product(w.gate_up_exps) && has_cpu_product(w.down_exps);
+    };
+    const std::vector<LayerWeights>& layers = model.weights().layers;
+    const bool all_ours = !options.exact && std::all_of(layers.begin(), layers.end(), ours);
+    const bool on_cpu = there.size() == 1 || options.devices.n_gpu_layers == 0;
+    return all_ours && on_cpu ? 384 : 256;
+}
+
+KvShape cache_shape(const Model& model, const EngineOptions& options) {
+    return kv_shape(model.hparams(), options.n_ctx, options.n_batch, options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
+}
+
+EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineOptions& options,
+                       const std::vector<DeviceInfo>& there) {
+    const SessionBytes bytes = measure_session(model, devices, options);
+    PlacementInput input{model.tensor_sizes(), bytes.kv, bytes.logits, bytes.card_compute, {}, {}};
+    for (size_t i = 0; i + 1 < there.size(); ++i) {
+        const bool silent = there[i].free_bytes == 0 && there[i].total_bytes == 0;
+        input.cards.push_back(there[i].name);
+        input.free.push_back(silent ? uint64_t{1} << 60 : there[i].free_bytes);
+    }
+    // What comes from another card, or from the CPU's experts, is a copy of its own.
+    if (input.cards.size() > 1) input.compute += 2 * bytes.rows;
+    Placement placement = place(input, options.devices);
+    if (input.cards.empty() && options.devices.n_gpu_layers > 0) {
+        placement.notes.push_back("n_gpu_layers is " + std::to_string(options.devices.n_gpu_layers) +
+                                  ", but everything runs on the CPU: " + why_no_gpu());
+    }
+    DevicePlan shown = show(model, bytes, input.compute, placement, there);
+    return {std::move(placement), std::move(shown)};
+}
+
+}  // namespace dgemma

@@ -1,0 +1,34 @@
+// The plan of an engine: its options checked, what a session takes measured, and a device for every tensor.
+#pragma once
+
+#include "dgemma/dgemma.h"
+#include "model/model.h"
+#include "model/placement.h"
+#include "session/kv_cache.h"
+
+namespace dgemma {
+
+/// The options with their defaults, all but n_ctx and n_batch. RequestError for one that cannot be honoured.
+EngineOptions checked_options(EngineOptions options);
+/// n_ctx, or its default for this model. RequestError.
+int checked_context(int n_ctx, const Hparams& h);
+
+/// n_batch, or its default. Our products take a panel of weights apart once for all of a chunk's tokens: a larger chunk
+/// spends less time on each, and 384 are planned at 67 MB more for the released shapes, within what the CPU is promised
+/// to need (docs/engine.md). Elsewhere the memory counts for more: ggml's products take as long for each token, and
+/// 18 GB on a card have no room. `model` is still where the file maps it.
+int checked_batch(const EngineOptions& options, const Model& model, const std::vector<DeviceInfo>& there);
+
+KvShape cache_shape(const Model& model, const EngineOptions& options);
+
+struct EnginePlan {
+    Placement placement;
+    DevicePlan shown;
+};
+
+/// `model` is still where the file maps it, and `devices` has only to have its CPU started. `there`: the devices to
+/// plan for, the CPU last. RequestError where they cannot do what the options ask.
+EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineOptions& options,
+                       const std::vector<DeviceInfo>& there);
+
+}  // namespace dgemma
