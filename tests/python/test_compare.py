@@ -329,7 +329,7 @@ def test_fewer_bits_cost_more(wide: dict[str, Path]) -> None:
     assert 0 < q8.kl.mean < q4.kl.mean < q2.kl.mean
     for a, b, c in zip(q8.levels, q4.levels, q2.levels, strict=True):
         assert 0 < a.kl.mean < b.kl.mean < c.kl.mean
-    assert q8.agreement.mean > q2.agreement.mean
+    assert q8.agreement.mean >= q2.agreement.mean  # both may keep every token
     assert found.reference.bits_per_weight == 32
     assert 8.5 <= q8.model.bits_per_weight < 9
     assert 4.5 < q4.model.bits_per_weight < 6

@@ -64,15 +64,18 @@ def _f32_rate() -> float:
     return 2 * _F32**3 / _best_seconds(lambda _: a @ a, 1)
 
 
-def _bf16_rate(threads: int) -> float:
-    """With every probability the same, nothing is left out. Where the processor has no 16-bit products the kernel takes
-    f32 ones, and so does what is compared with it."""
+def _bf16_rate(threads: int) -> float | None:
+    """Of our attention, its softmax included: one head of keys and values that all heads of the queries share."""
     from .._native import core
 
-    z = np.zeros((_N, _ROWS), np.float32)
-    embedding = np.zeros((_ROWS, 2 * _COLUMNS), np.uint8)
-    seconds = _best_seconds(lambda _: core.multiply_soft(z, embedding, "bf16", _COLUMNS, 1e-4, threads), 1)
-    return 2 * _ROWS * _COLUMNS * _N / seconds
+    if not core.has_own_attention():
+        return None
+    heads, width = 16, 256
+    q = np.zeros((_N, heads, width), np.float32)
+    keys = np.zeros((_ROWS, 1, width), np.float32)
+    mask = np.zeros((_N, _ROWS), np.float32)
+    seconds = _best_seconds(lambda _: core.attend_rows(q, keys, keys, mask, threads), 1)
+    return 4 * _N * heads * _ROWS * width / seconds
 
 
 def _int8_rate(threads: int) -> float | None:

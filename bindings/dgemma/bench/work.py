@@ -44,8 +44,9 @@ class Work:
     def least_seconds(self, limits: Mapping[str, float | None]) -> float:
         """What the operations take at the limits; without an int8 kernel, quantised weights are multiplied at the
         fastest of the others."""
-        bf16, f32 = limits["bf16_ops_per_second"], limits["f32_ops_per_second"]
-        assert bf16 is not None
+        f32 = limits["f32_ops_per_second"]
+        assert f32 is not None
+        bf16 = limits["bf16_ops_per_second"] or f32
         assert f32 is not None
         int8 = limits["int8_ops_per_second"] or max(bf16, f32)
         return self.int8 / int8 + self.bf16 / bf16 + self.f32 / f32
@@ -58,7 +59,7 @@ def _product(type: str, operations: float, n_bytes: float) -> Work:
 
 
 def step_work(info: GgufInfo, n_past: int) -> dict[str, Work]:
-    """A step over one canvas after ``n_past`` tokens. Self-conditioning is counted as the dense product, in 16 bits
+    """A step over one canvas after ``n_past`` tokens. Self-conditioning is counted as the dense product, in 8 bits
     unless the embedding is F32: where rows are sharp, the engine does a small part of it. Attention's scores and mixing
     are counted at 16 bits, which is what the cache holds."""
     meta = {key.removeprefix("diffusion-gemma."): value for key, value in info.metadata.items()}
@@ -74,7 +75,7 @@ def step_work(info: GgufInfo, n_past: int) -> dict[str, Work]:
     for tensor in info.tensors:
         values = math.prod(tensor.shape)
         if tensor.name == "token_embd.weight":
-            soft = "f32" if tensor.type == "f32" else "bf16"
+            soft = "f32" if tensor.type == "f32" else "q8_0"  # as the engine multiplies it
             add("self_conditioning", _product(soft, 2.0 * values * canvas, tensor.n_bytes))
             add("head", _product(tensor.type, 2.0 * values * canvas, tensor.n_bytes))
             # The sampler reads each logit once at the least.

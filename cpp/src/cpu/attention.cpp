@@ -148,7 +148,7 @@ class Block {
 /// Chunks of a block: as many as leave its memory (8 bytes for a value of a row and the tiles) in the second-level
 /// cache, but for two blocks a thread at least.
 int64_t block_chunks(const AttentionOperands& a, int64_t chunks, int nth) {
-    constexpr int64_t kMostValues = 65536;
+    constexpr int64_t kMostValues = 131072;
     const int64_t most = std::max<int64_t>(1, kMostValues / (kTileRows * a.head_dim));
     return std::clamp<int64_t>(chunks * a.kv_heads / (2 * nth), 1, most);
 }
