@@ -55,15 +55,22 @@ class CardLogits final : public StepLogits {
     const Hparams& hparams_;
     ThreadPool& pool_;
     LogitProduct place_;
-    std::optional<CardStep> step_;  // none in a plan
+    std::optional<CardStep> step_;  // made once the card is selected
 };
+
+bool can_do(const Model& model) {
+    return has_conditioning(model.weights().head->type) && fits(shape_of(model.hparams()));
+}
 
 }  // namespace
 
+uint64_t card_logits_bytes(const Model& model, const std::string& device) {
+    return would_run_on(device) && can_do(model) ? card_step_bytes(shape_of(model.hparams()), kMaxKept) : 0;
+}
+
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, ggml_backend_t head, float dropped_mass,
                                              ThreadPool& pool) {
-    const bool can = runs_on(head) && has_conditioning(model.weights().head->type) && fits(shape_of(model.hparams()));
-    return can ? std::make_unique<CardLogits>(model, head, dropped_mass, pool) : nullptr;
+    return runs_on(head) && can_do(model) ? std::make_unique<CardLogits>(model, head, dropped_mass, pool) : nullptr;
 }
 
 }  // namespace dgemma::cuda

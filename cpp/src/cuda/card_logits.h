@@ -1,7 +1,9 @@
 // A step's logits that never leave the card.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
 
 #include "session/step_logits.h"
 
@@ -11,5 +13,8 @@ namespace dgemma::cuda {
 /// the embedding's type, or the sizes are outside the kernels' bounds. `dropped_mass`: above 0.
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, ggml_backend_t head, float dropped_mass,
                                              ThreadPool& pool);
+
+/// What they take on that device, the product aside; 0 where make_card_logits() would be null.
+uint64_t card_logits_bytes(const Model& model, const std::string& device);
 
 }  // namespace dgemma::cuda

@@ -17,5 +17,7 @@ std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backen
     return nullptr;
 }
 
+uint64_t card_logits_bytes(const Model& /*model*/, const std::string& /*device*/) { return 0; }
+
 }  // namespace cuda
 }  // namespace dgemma

@@ -27,7 +27,7 @@ struct TensorSize {
 struct PlacementInput {
     std::vector<TensorSize> tensors;
     std::vector<uint64_t> kv;  // by layer
-    uint64_t logits;           // beside the head
+    uint64_t logits;           // beside the head, and what samples them there
     uint64_t compute;          // of the passes, on each card that computes anything
     std::vector<std::string> cards;
     std::vector<uint64_t> free;  // by card

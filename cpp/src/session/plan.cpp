@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "cpu/products.h"
+#include "cuda/card_logits.h"
 #include "graph/passes.h"
 #include "session/logit_product.h"
 
@@ -17,9 +18,11 @@ struct SessionBytes {
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
     uint64_t rows;                       // [hidden, n] F32 of both passes
     uint64_t logits, soft;
+    std::vector<uint64_t> card_logits;  // by device: what our kernels need beside the logits; 0 where the host does it
 };
 
-SessionBytes measure_session(const Model& model, const Devices& devices, const EngineOptions& options) {
+SessionBytes measure_session(const Model& model, const Devices& devices, const EngineOptions& options,
+                             const std::vector<DeviceInfo>& there) {
     const Hparams& h = model.hparams();
     const KvCache cache(model, devices, cache_shape(model, options), /*plan_only=*/true);
     const LogitProduct place(h, devices.cpu(), /*plan_only=*/true);
@@ -38,6 +41,9 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
     bytes.rows = static_cast<uint64_t>(chunk + h.canvas) * row;
     bytes.logits = ggml_nbytes(product);
     bytes.soft = static_cast<uint64_t>(h.canvas) * row;
+    for (const DeviceInfo& device : there) {
+        bytes.card_logits.push_back(options.exact ? 0 : cuda::card_logits_bytes(model, device.name));
+    }
     return bytes;
 }
 
@@ -69,8 +75,10 @@ DevicePlan show(const Model& model, const SessionBytes& bytes, uint64_t card_com
         if (device != cpu) use["reserve"] = kCardReserve;
     }
     for (size_t i = 0; i < n_layer; ++i) plan.memory[name(placement.units[i])]["kv"] += bytes.kv[i];
-    plan.memory[plan.head]["sampler"] += bytes.logits;
-    plan.memory[name(cpu)]["sampler"] += bytes.soft + (placement.head() == cpu ? 0 : bytes.logits);
+    const uint64_t card_logits = bytes.card_logits[static_cast<size_t>(placement.head())];
+    const bool copied = placement.head() != cpu && card_logits == 0;
+    plan.memory[plan.head]["sampler"] += bytes.logits + card_logits;
+    plan.memory[name(cpu)]["sampler"] += bytes.soft + (copied ? bytes.logits : 0);
     return plan;
 }
 
@@ -119,8 +127,9 @@ KvShape cache_shape(const Model& model, const EngineOptions& options) {
 
 EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineOptions& options,
                        const std::vector<DeviceInfo>& there) {
-    const SessionBytes bytes = measure_session(model, devices, options);
-    PlacementInput input{model.tensor_sizes(), bytes.kv, bytes.logits, bytes.card_compute, {}, {}};
+    const SessionBytes bytes = measure_session(model, devices, options, there);
+    const uint64_t card_logits = *std::max_element(bytes.card_logits.begin(), bytes.card_logits.end());
+    PlacementInput input{model.tensor_sizes(), bytes.kv, bytes.logits + card_logits, bytes.card_compute, {}, {}};
     for (size_t i = 0; i + 1 < there.size(); ++i) {
         const bool silent = there[i].free_bytes == 0 && there[i].total_bytes == 0;
         input.cards.push_back(there[i].name);

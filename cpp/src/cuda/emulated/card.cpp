@@ -19,6 +19,8 @@ bool runs_on(ggml_backend_t backend) {
     return ggml_backend_buft_is_host(ggml_backend_get_default_buffer_type(backend));
 }
 
+bool would_run_on(const std::string& device) { return device == "CPU"; }
+
 void use_card_of(const void* /*pointer*/) {}
 
 void* allocate(size_t n_bytes) {

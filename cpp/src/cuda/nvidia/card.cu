@@ -58,6 +58,11 @@ bool runs_on(ggml_backend_t backend) {
     return has_code();
 }
 
+bool would_run_on(const std::string& device) {
+    const auto starts_with = [&](const char* text) { return device.rfind(text, 0) == 0; };
+    return starts_with("GPU") || (starts_with("CUDA") && why_unavailable().empty());
+}
+
 void use_card_of(const void* pointer) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, pointer), "an address could not be looked up");
