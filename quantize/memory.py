@@ -16,20 +16,26 @@ from .recipes import Recipe
 
 DEFAULT_CONTEXT = 8192
 _KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses on a card when it is not told otherwise
+# All of ggml's products, as on a card; and its experts beside our dense products, which keep activations in 8 bits too.
+_LARGEST = ("BF16", "MXFP4")
 
 
 def memory_beside_weights(model: Model, n_ctx: int | None) -> tuple[int, dict[str, int]]:
     """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits
-    (sampler): what the engine itself plans for a file of the model, all on one device.
+    (sampler): the most that the engine itself plans for a file of the model, whatever its types, all on one device.
 
-    The engine needs a file for that. It gets the header, followed by a hole where the weights would be, which takes no
-    space. The file is BF16: for some quantised types the engine has products of its own on the CPU, whose buffers are
-    smaller, but on a card all are ggml's. n_ctx: None for 8192, or what the model has if less. Raises RequestError for
-    a context that the model does not have.
+    n_ctx: None for 8192, or what the model has if less. Raises RequestError for a context that the model does not have.
     """
+    plans = [_planned(model, Recipe.named(name), n_ctx) for name in _LARGEST]
+    return plans[0][0], {use: max(uses[use] for _, uses in plans) for use in plans[0][1]}
+
+
+def _planned(model: Model, recipe: Recipe, n_ctx: int | None) -> tuple[int, dict[str, int]]:
+    """The same for one file. The engine gets its header, followed by a hole where the weights would be, which takes no
+    space."""
     from .._native import core
 
-    plan = plan_model(model, Recipe.named("BF16"))
+    plan = plan_model(model, recipe)
     head = header(model.keys(LlamaFileType.ALL_F32), plan.tensors)
     size = len(head) + sum(tensor.bytes + len(padding(tensor.bytes)) for tensor in plan.tensors)
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:

@@ -156,8 +156,8 @@ class Engine:
     path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds;
     None = 8192, or what the model was made for where that is less. n_threads: None = one for each core
     that this process may use. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no
-    approximation anywhere, for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where our own products
-    multiply every layer's experts on the CPU, 256 elsewhere.
+    approximation anywhere, for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where
+    our own products multiply every layer's experts on the CPU, 256 elsewhere.
 
     Where the weights go, as in llama.cpp (docs/devices.md): n_gpu_layers: the head and this many less one of the last
     layers go to GPUs, -1 = as much as fits, 0 = CPU only. n_cpu_moe: the experts of this many of the first layers stay
@@ -194,7 +194,7 @@ class Engine:
         self._native: core.Engine | None = core.Engine(
             file,
             n_ctx=n_ctx or 0,
-            n_threads=n_threads or _usable_cores(),
+            n_threads=n_threads or 0,
             n_batch=n_batch or 0,
             kv_f32=kv_type == "f32",
             exact=exact,
@@ -318,10 +318,3 @@ def _ids(tokens: Sequence[int], what: str) -> list[int]:
 def _check_count(name: str, value: int | None) -> None:
     if value is not None and not 1 <= value <= _LARGEST:
         raise RequestError(f"{name} must be at {'least 1' if value < 1 else f'most {_LARGEST}'}, not {value}")
-
-
-def _usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1

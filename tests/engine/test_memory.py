@@ -41,17 +41,16 @@ from dgemma.bench.machine import own_bytes
 
 def run(n_ctx, tokens):
     engine = Engine(sys.argv[1], n_ctx=n_ctx, n_threads=2)
+    before = own_bytes()
     session = engine.session()
     session.prefill([3] * tokens)
     config = replace(engine.config, max_denoising_steps=2, confidence_threshold=0.0)
     for _ in session.generate(max_new_tokens=1, config=config):
         pass
-    return engine, session
+    return own_bytes() - before
 
 run(512, 8)
-before = own_bytes()
-kept = run(4096, 600)
-print(own_bytes() - before)
+print(run(4096, 3600))
 """
 
 

@@ -129,6 +129,7 @@ class ScriptedEngine:
         self.calls: list[dict[str, Any]] = []
         self.config = GenerationConfig()
         self.info = SimpleNamespace(name=name)
+        self.plan = SimpleNamespace(layers=[], head="CPU", memory={"CPU": {}})
 
     def session(self) -> ScriptedSession:
         return ScriptedSession(self)

@@ -15,14 +15,16 @@ constexpr ggml_fp16_t kSeen = 0x0000, kHidden = 0xFC00;  // 0 and -inf
 template <typename Value>
 class Scratch {
   public:
-    explicit Scratch(int64_t n) : memory_(new Line[(n * sizeof(Value) + sizeof(Line) - 1) / sizeof(Line)]) {}
+    explicit Scratch(int64_t n) : memory_(new Line[(n * sizeof(Value) + sizeof(Line) - 1) / sizeof(Line)]), n_(n) {}
     Value* at(int64_t i) { return reinterpret_cast<Value*>(memory_.get()) + i; }
+    uint64_t bytes() const { return static_cast<uint64_t>(n_) * sizeof(Value); }
 
   private:
     struct alignas(64) Line {
         uint8_t bytes[64];
     };
     std::unique_ptr<Line[]> memory_;
+    int64_t n_;
 };
 
 /// The rows that share a KV head: row r is query r / group of head first_head + r % group.
@@ -68,6 +70,11 @@ class Block {
           sums_(most_chunks * chunk_sums()),
           softmax_(static_cast<size_t>(most_chunks)),
           views_(static_cast<size_t>(most_chunks)) {}
+
+    uint64_t bytes() const {
+        return keys_.bytes() + values_.bytes() + scores_.bytes() + weights_.bytes() + mask_.bytes() + queries_.bytes() +
+               sums_.bytes() + softmax_.size() * sizeof(RunningSoftmax);
+    }
 
     void attend(int64_t kv_head, int64_t first_row, int64_t chunks) {
         const Rows rows{a_, kv_head};
@@ -145,12 +152,14 @@ class Block {
     std::vector<View> views_;
 };
 
+int64_t chunks_of(const AttentionOperands& a) { return (Rows{a, 0}.count() + kTileRows - 1) / kTileRows; }
+
 /// Chunks of a block: as many as leave its memory (8 bytes for a value of a row and the tiles) in the second-level
 /// cache, but for two blocks a thread at least.
-int64_t block_chunks(const AttentionOperands& a, int64_t chunks, int nth) {
+int64_t block_chunks(const AttentionOperands& a, int nth) {
     constexpr int64_t kMostValues = 131072;
     const int64_t most = std::max<int64_t>(1, kMostValues / (kTileRows * a.head_dim));
-    return std::clamp<int64_t>(chunks * a.kv_heads / (2 * nth), 1, most);
+    return std::clamp<int64_t>(chunks_of(a) * a.kv_heads / (2 * nth), 1, most);
 }
 
 template <typename Value>
@@ -179,14 +188,17 @@ ggml_tensor* build_cpu_attention(ggml_context* ctx, ggml_tensor* q, ggml_tensor*
 }
 
 void attend(const AttentionOperands& a, int ith, int nth) {
-    const int64_t rows = Rows{a, 0}.count(), chunks = (rows + kTileRows - 1) / kTileRows;
-    const int64_t in_block = block_chunks(a, chunks, nth), blocks = (chunks + in_block - 1) / in_block;
+    const int64_t chunks = chunks_of(a), in_block = block_chunks(a, nth), blocks = (chunks + in_block - 1) / in_block;
     Block block(a, in_block);
     // The heads of one block of rows before the next block: later rows see more keys, and each thread gets of all.
     for (int64_t i = ith; i < blocks * a.kv_heads; i += nth) {
         const int64_t first = i / a.kv_heads * in_block;
         block.attend(i % a.kv_heads, first * kTileRows, std::min(in_block, chunks - first));
     }
+}
+
+uint64_t attend_bytes(const AttentionOperands& a, int nth) {
+    return static_cast<uint64_t>(nth) * Block(a, block_chunks(a, nth)).bytes();
 }
 
 }  // namespace dgemma

@@ -30,4 +30,7 @@ struct AttentionOperands {
 };
 void attend(const AttentionOperands& a, int ith, int nth);
 
+/// Bytes that attend() takes until it returns, all threads together; of the operands only their sizes count.
+uint64_t attend_bytes(const AttentionOperands& a, int nth);
+
 }  // namespace dgemma

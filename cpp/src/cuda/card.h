@@ -17,8 +17,8 @@ std::string why_unavailable();
 /// Whether a ggml device computes in a card's memory, so that our kernels can read what its graphs leave.
 bool runs_on(ggml_backend_t backend);
 
-/// The same from a device's name, before it is started, for a plan. A card that is not there, "GPU0", counts as one that
-/// the kernels run on.
+/// The same from a device's name, before it is started, for a plan. A card that is not there, "GPU0", counts as one
+/// that the kernels run on.
 bool would_run_on(const std::string& device);
 
 /// Selects the card whose memory `pointer` is, for this thread. BackendError where it is no card's.

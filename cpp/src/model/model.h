@@ -65,6 +65,7 @@ class Model {
     void place(const Devices& devices, const Placement& placement);
     /// Bytes of weights that place() would put on each device.
     std::vector<uint64_t> device_bytes(size_t n_devices, const Placement& placement) const;
+    const std::vector<int>& units() const { return units_; }  // Placement's
     int head_device() const { return units_.back(); }
 
     const Hparams& hparams() const { return hparams_; }

@@ -1,6 +1,7 @@
 #include "session/engine_core.h"
 
 #include "session/session_core.h"
+#include "support/heap.h"
 
 namespace dgemma {
 EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
@@ -18,6 +19,7 @@ EngineCore::EngineCore(const std::string& path, const EngineOptions& options)
         }
         if (devices_->started().size() > 1) model_->place(*devices_, plan.placement);
     });
+    release_freed_memory();  // the header's many small pieces and the graphs of the plan
 }
 
 EngineCore::~EngineCore() {

@@ -1,23 +1,27 @@
 #include "session/plan.h"
 
 #include <algorithm>
-#include <thread>
 
+#include "cpu/attention.h"
 #include "cpu/products.h"
 #include "cuda/card_logits.h"
 #include "graph/passes.h"
 #include "session/logit_product.h"
+#include "session/soft_embedding.h"
+#include "support/cores.h"
 
 namespace dgemma {
 namespace {
 
 constexpr int kDefaultContext = 8192;
 
+int64_t chunk_of(const EngineOptions& options) { return std::min(options.n_batch, options.n_ctx); }
+
 struct SessionBytes {
     std::vector<uint64_t> kv;            // by layer
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
     uint64_t rows;                       // [hidden, n] F32 of both passes
-    uint64_t logits, soft;
+    uint64_t logits, soft, soft_scratch;
     std::vector<uint64_t> card_logits;  // by device: what our kernels need beside the logits; 0 where the host does it
 };
 
@@ -30,7 +34,7 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
 
     PassRunner encoder(Pass::kEncoder, model, devices, cache, nullptr, options.exact);
     PassRunner decoder(Pass::kDecoder, model, devices, cache, product, options.exact);
-    const int64_t chunk = std::min(options.n_batch, options.n_ctx);
+    const int64_t chunk = chunk_of(options);
     const auto row = static_cast<uint64_t>(h.hidden) * sizeof(float);
     SessionBytes bytes{};
     for (size_t i = 0; i < h.layers.size(); ++i) {
@@ -41,14 +45,16 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
     bytes.rows = static_cast<uint64_t>(chunk + h.canvas) * row;
     bytes.logits = ggml_nbytes(product);
     bytes.soft = static_cast<uint64_t>(h.canvas) * row;
+    bytes.soft_scratch = soft_embedding_bytes(static_cast<int>(h.canvas), model.weights().token_embd,
+                                              dropped_mass(options), options.n_threads);
     for (const DeviceInfo& device : there) {
         bytes.card_logits.push_back(options.exact ? 0 : cuda::card_logits_bytes(model, device.name));
     }
     return bytes;
 }
 
-DevicePlan show(const Model& model, const SessionBytes& bytes, uint64_t card_compute, const Placement& placement,
-                const std::vector<DeviceInfo>& there) {
+DevicePlan show(const Model& model, const EngineOptions& options, const SessionBytes& bytes, uint64_t card_compute,
+                const Placement& placement, const std::vector<DeviceInfo>& there) {
     const int cpu = static_cast<int>(there.size()) - 1;
     const auto name = [&](int device) { return there[static_cast<size_t>(device)].name; };
     DevicePlan plan;
@@ -74,18 +80,20 @@ DevicePlan show(const Model& model, const SessionBytes& bytes, uint64_t card_com
         use["compute"] = device != cpu ? card_compute : all_on_cards ? 3 * bytes.rows : bytes.cpu_compute;
         if (device != cpu) use["reserve"] = kCardReserve;
     }
+    plan.memory[name(cpu)]["compute"] += attention_scratch(model, options, placement.units, cpu);
     for (size_t i = 0; i < n_layer; ++i) plan.memory[name(placement.units[i])]["kv"] += bytes.kv[i];
     const uint64_t card_logits = bytes.card_logits[static_cast<size_t>(placement.head())];
     const bool copied = placement.head() != cpu && card_logits == 0;
     plan.memory[plan.head]["sampler"] += bytes.logits + card_logits;
-    plan.memory[name(cpu)]["sampler"] += bytes.soft + (copied ? bytes.logits : 0);
+    plan.memory[name(cpu)]["sampler"] +=
+        bytes.soft + (copied ? bytes.logits : 0) + (card_logits == 0 ? bytes.soft_scratch : 0);
     return plan;
 }
 
 }  // namespace
 
 EngineOptions checked_options(EngineOptions options) {
-    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    if (options.n_threads == 0) options.n_threads = usable_cores();
     if (options.n_threads < 1 || options.n_threads > 1024) throw RequestError("n_threads must be between 1 and 1024");
     if (options.n_ctx < 0) throw RequestError("n_ctx must be at least 1");
     if (options.n_batch < 0 || options.n_batch > 8192) throw RequestError("n_batch must be between 1 and 8192");
@@ -121,6 +129,26 @@ int checked_batch(const EngineOptions& options, const Model& model, const std::v
     return all_ours && on_cpu ? 384 : 256;
 }
 
+float dropped_mass(const EngineOptions& options) { return options.exact ? 0.0f : 1e-4f; }
+
+uint64_t attention_scratch(const Model& model, const EngineOptions& options, const std::vector<int>& units, int cpu) {
+    const Hparams& h = model.hparams();
+    const int64_t n = std::max<int64_t>(chunk_of(options), h.canvas);
+    const ggml_type cache = options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    uint64_t most = 0;
+    for (size_t i = 0; i < h.layers.size(); ++i) {
+        const LayerHparams& layer = h.layers[i];
+        if (options.exact || units[i] != cpu || !has_cpu_attention(layer.head_dim, cache)) continue;
+        AttentionOperands sizes{};
+        sizes.head_dim = layer.head_dim;
+        sizes.heads = h.heads;
+        sizes.kv_heads = layer.kv_heads;
+        sizes.n = n;
+        most = std::max(most, attend_bytes(sizes, options.n_threads));
+    }
+    return most;
+}
+
 KvShape cache_shape(const Model& model, const EngineOptions& options) {
     return kv_shape(model.hparams(), options.n_ctx, options.n_batch, options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
 }
@@ -142,7 +170,7 @@ EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineO
         placement.notes.push_back("n_gpu_layers is " + std::to_string(options.devices.n_gpu_layers) +
                                   ", but everything runs on the CPU: " + why_no_gpu());
     }
-    DevicePlan shown = show(model, bytes, input.compute, placement, there);
+    DevicePlan shown = show(model, options, bytes, input.compute, placement, there);
     return {std::move(placement), std::move(shown)};
 }
 

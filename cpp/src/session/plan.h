@@ -19,7 +19,14 @@ int checked_context(int n_ctx, const Hparams& h);
 /// 18 GB on a card have no room. `model` is still where the file maps it.
 int checked_batch(const EngineOptions& options, const Model& model, const std::vector<DeviceInfo>& there);
 
+/// How much of each softmax self-conditioning may leave out.
+float dropped_mass(const EngineOptions& options);
+
 KvShape cache_shape(const Model& model, const EngineOptions& options);
+
+/// What attention takes on the CPU while a layer is computed, beside its graph's memory: the most of any layer whose
+/// unit (placement.h) is the device `cpu`.
+uint64_t attention_scratch(const Model& model, const EngineOptions& options, const std::vector<int>& units, int cpu);
 
 struct EnginePlan {
     Placement placement;

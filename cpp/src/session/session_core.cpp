@@ -8,19 +8,16 @@
 namespace dgemma {
 namespace {
 
-// How much of each softmax self-conditioning may leave out in the normal mode.
-constexpr float kDroppedMass = 1e-4f;
-
 std::unique_ptr<StepLogits> logits_for(EngineCore& engine) {
     const Model& model = engine.model();
     const Devices& devices = engine.devices();
-    const bool exact = engine.options().exact;
+    const float dropped = dropped_mass(engine.options());
     ggml_backend_t head = devices.get(model.head_device());
     // The card's kernels leave small probabilities out and round flat rows.
-    if (!exact) {
-        if (auto on_card = cuda::make_card_logits(model, head, kDroppedMass, engine.pool())) return on_card;
+    if (dropped > 0) {
+        if (auto on_card = cuda::make_card_logits(model, head, dropped, engine.pool())) return on_card;
     }
-    return std::make_unique<HostLogits>(model, head, devices.cpu(), exact ? 0.0f : kDroppedMass, engine.pool());
+    return std::make_unique<HostLogits>(model, head, devices.cpu(), dropped, engine.pool());
 }
 
 }  // namespace
@@ -132,6 +129,8 @@ void SessionCore::add_memory(MemoryUse& use) const {
     cache_.add_memory(use);
     logits_->add_memory(use);
     const std::string host = device_name(engine_.devices().cpu());
+    use[host]["compute"] +=
+        attention_scratch(engine_.model(), engine_.options(), engine_.model().units(), engine_.devices().cpu_index());
     use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
     encoder_.add_memory(use);
     decoder_.add_memory(use);

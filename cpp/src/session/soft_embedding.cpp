@@ -10,6 +10,13 @@
 #include "support/types.h"
 
 namespace dgemma {
+namespace {
+
+bool is_rounded(const ggml_tensor* embedding, float dropped_mass) {
+    return dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_int8_products();
+}
+
+}  // namespace
 
 void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, float dropped_mass, float* out,
                     ThreadPool& pool, const std::function<bool()>& stopping) {
@@ -23,8 +30,12 @@ void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, f
     });
     const float scale = std::sqrt(static_cast<float>(hidden));
     const ProbabilityProduct product{z, canvas_length, n_vocab, embedding, scale, out, pool, stopping};
-    const bool rounded = dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_int8_products();
-    rounded ? multiply_int8(product) : multiply_f32(product);
+    is_rounded(embedding, dropped_mass) ? multiply_int8(product) : multiply_f32(product);
+}
+
+uint64_t soft_embedding_bytes(int canvas_length, const ggml_tensor* embedding, float dropped_mass, int n_threads) {
+    const ProbabilityShape shape{canvas_length, embedding->ne[1], embedding->ne[0]};
+    return is_rounded(embedding, dropped_mass) ? int8_scratch(shape) : f32_scratch(shape, n_threads);
 }
 
 void multiply_soft(const SoftProduct& product) {

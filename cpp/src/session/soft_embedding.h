@@ -24,4 +24,7 @@ namespace dgemma {
 void soft_embedding(float* z, int canvas_length, const ggml_tensor* embedding, float dropped_mass, float* out,
                     ThreadPool& pool, const std::function<bool()>& stopping);
 
+/// What it takes until it returns.
+uint64_t soft_embedding_bytes(int canvas_length, const ggml_tensor* embedding, float dropped_mass, int n_threads);
+
 }  // namespace dgemma

@@ -77,6 +77,12 @@ void multiply_columns(const ProbabilityProduct& product, const std::vector<uint8
 
 }  // namespace
 
+uint64_t f32_scratch(const ProbabilityShape& shape, int n_threads) {
+    const int64_t mass = shape.n_rows * ((shape.n_vocab + kPanel - 1) / kPanel);
+    const int64_t columns = (shape.n_rows + kPanel) * kColumns * static_cast<int64_t>(sizeof(float));
+    return static_cast<uint64_t>(mass + n_threads * columns);
+}
+
 void multiply_f32(const ProbabilityProduct& product) {
     const std::vector<uint8_t> mass = find_mass(product, kPanel);
     const int n_tasks = static_cast<int>((product.hidden() + kColumns - 1) / kColumns);

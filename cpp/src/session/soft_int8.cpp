@@ -166,6 +166,14 @@ void Int8Product::run() {
 
 }  // namespace
 
+uint64_t int8_scratch(const ProbabilityShape& shape) {
+    const int64_t groups = (shape.n_vocab + kGroup - 1) / kGroup, strips = (shape.hidden + kStrip - 1) / kStrip;
+    const auto bytes = [](int64_t n, size_t size) { return static_cast<uint64_t>(n) * size; };
+    return bytes(shape.n_rows * groups, sizeof(uint8_t)) + bytes(groups, sizeof(int64_t)) +
+           bytes(kBatch * strips, sizeof(TokenGroup)) + bytes(shape.n_rows * kBatch, kGroup + sizeof(float)) +
+           bytes(strips * shape.n_rows * kStrip, sizeof(float));
+}
+
 void multiply_int8(const ProbabilityProduct& product) { Int8Product(product).run(); }
 
 }  // namespace dgemma

@@ -11,6 +11,10 @@
 
 namespace dgemma {
 
+struct ProbabilityShape {
+    int64_t n_rows, n_vocab, hidden;
+};
+
 /// out [C, hidden] = p [C, V] @ embedding [V, hidden] * scale.
 struct ProbabilityProduct {
     float* p;
@@ -27,8 +31,14 @@ struct ProbabilityProduct {
 /// In F32, whatever the embedding's type (soft_f32.cpp).
 void multiply_f32(const ProbabilityProduct& product);
 
+/// What multiply_f32() takes until it returns.
+uint64_t f32_scratch(const ProbabilityShape& shape, int n_threads);
+
 /// In 8 bits, but for tokens with at least kHeavy of a row, which are added in F32 (soft_int8.cpp). Overwrites p.
 void multiply_int8(const ProbabilityProduct& product);
+
+/// What multiply_int8() takes until it returns, where every group of tokens has mass.
+uint64_t int8_scratch(const ProbabilityShape& shape);
 
 constexpr float kHeavy = 1.0f / 64;
 

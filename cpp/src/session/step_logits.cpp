@@ -62,7 +62,9 @@ void HostLogits::read(float* logits) {
 
 void HostLogits::add_memory(MemoryUse& use) const {
     use[device_name(place_.head())]["sampler"] += ggml_nbytes(product());
-    use[device_name(cpu_)]["sampler"] += copy_.size() * sizeof(float);
+    use[device_name(cpu_)]["sampler"] +=
+        copy_.size() * sizeof(float) + soft_embedding_bytes(static_cast<int>(model_.hparams().canvas),
+                                                            model_.weights().token_embd, dropped_mass_, pool_.size());
 }
 
 }  // namespace dgemma
