@@ -32,7 +32,8 @@ void attend_rows(const RowAttention& rows) {
     const AttentionOperands operands{rows.head_dim, rows.heads, rows.kv_heads, rows.n,        rows.keys,   rows.q,
                                      k.data(),      v.data(),   stride,        rows.head_dim, mask.data(), rows.result};
     ThreadPool pool(rows.n_threads);
-    pool.run(rows.n_threads, [&](int thread) { attend(operands, thread, rows.n_threads); });
+    Pieces pieces;
+    pool.run(rows.n_threads, [&](int) { attend(operands, rows.n_threads, pieces); });
 }
 
 }  // namespace dgemma

@@ -167,12 +167,12 @@ const Value* values(const ggml_tensor* t) {
     return static_cast<const Value*>(t->data);
 }
 
-void compute(ggml_tensor* dst, int ith, int nth, void* /*userdata*/) {
+void compute(ggml_tensor* dst, int /*ith*/, int nth, void* pieces) {
     const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2], *mask = dst->src[3];
     const auto stride = [&](int dim) { return static_cast<int64_t>(k->nb[dim] / sizeof(ggml_fp16_t)); };
     attend({q->ne[0], q->ne[1], k->ne[2], q->ne[2], k->ne[1], values<float>(q), values<ggml_fp16_t>(k),
             values<ggml_fp16_t>(v), stride(1), stride(2), values<ggml_fp16_t>(mask), static_cast<float*>(dst->data)},
-           ith, nth);
+           nth, *static_cast<Pieces*>(pieces));
 }
 
 }  // namespace
@@ -181,20 +181,21 @@ bool has_cpu_attention(int64_t head_dim, ggml_type cache) {
     return has_attention_tile() && cache == GGML_TYPE_F16 && head_dim % kTileDims == 0;
 }
 
-ggml_tensor* build_cpu_attention(ggml_context* ctx, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask) {
+ggml_tensor* build_cpu_attention(ggml_context* ctx, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
+                                 Pieces& pieces) {
     ggml_tensor* args[] = {q, k, v, mask};
     return ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2], 1, args, 4, compute, GGML_N_TASKS_MAX,
-                          nullptr);
+                          &pieces);
 }
 
-void attend(const AttentionOperands& a, int ith, int nth) {
+void attend(const AttentionOperands& a, int nth, Pieces& pieces) {
     const int64_t chunks = chunks_of(a), in_block = block_chunks(a, nth), blocks = (chunks + in_block - 1) / in_block;
     Block block(a, in_block);
-    // The heads of one block of rows before the next block: later rows see more keys, and each thread gets of all.
-    for (int64_t i = ith; i < blocks * a.kv_heads; i += nth) {
-        const int64_t first = i / a.kv_heads * in_block;
+    // From the last block of rows on: later rows see more keys, and what is left at the end should be small.
+    pieces.share(blocks * a.kv_heads, nth, [&](int64_t i) {
+        const int64_t first = (blocks - 1 - i / a.kv_heads) * in_block;
         block.attend(i % a.kv_heads, first * kTileRows, std::min(in_block, chunks - first));
-    }
+    });
 }
 
 uint64_t attend_bytes(const AttentionOperands& a, int nth) {

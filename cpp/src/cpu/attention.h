@@ -8,6 +8,8 @@
 
 #include <ggml.h>
 
+#include "cpu/pieces.h"
+
 namespace dgemma {
 
 /// Whether this processor can, for heads of this width over a cache of this type: F16 only, for one of F32 was asked
@@ -17,7 +19,8 @@ bool has_cpu_attention(int64_t head_dim, ggml_type cache);
 /// softmax(k q + mask) v, [head_dim, heads, n] F32. q: [head_dim, heads, n] F32, contiguous; k, v: [head_dim, keys,
 /// kv_heads] F16, heads a multiple of kv_heads; mask: [keys, at least n] F16, for all heads. 0 where the mask
 /// hides every key.
-ggml_tensor* build_cpu_attention(ggml_context* ctx, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask);
+ggml_tensor* build_cpu_attention(ggml_context* ctx, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask,
+                                 Pieces& pieces);
 
 /// The same outside of any graph; the part of thread `ith` of `nth`.
 struct AttentionOperands {
@@ -28,7 +31,7 @@ struct AttentionOperands {
     const ggml_fp16_t* mask;          // [n, keys]
     float* out;                       // [n, heads, head_dim]
 };
-void attend(const AttentionOperands& a, int ith, int nth);
+void attend(const AttentionOperands& a, int nth, Pieces& pieces);
 
 /// Bytes that attend() takes until it returns, all threads together; of the operands only their sizes count.
 uint64_t attend_bytes(const AttentionOperands& a, int nth);

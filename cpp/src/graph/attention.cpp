@@ -66,7 +66,8 @@ ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t 
     ggml_tensor *k = view_heads(g, layer, written.k, keys), *v = view_heads(g, layer, written.v, keys);
     ggml_tensor* mask = layer.sliding ? inputs.ring_mask : inputs.full_mask;
     const bool own = !g.exact && !on_card(g, w.attn_output) && has_cpu_attention(layer.head_dim, k->type);
-    ggml_tensor* attention = own ? build_cpu_attention(g.ctx, q, k, v, mask) : build_ggml_attention(g, q, k, v, mask);
+    ggml_tensor* attention =
+        own ? build_cpu_attention(g.ctx, q, k, v, mask, g.pieces) : build_ggml_attention(g, q, k, v, mask);
 
     const int64_t width = layer.head_dim * g.h.heads;
     ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, n, width * sizeof(float), 0);

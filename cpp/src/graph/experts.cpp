@@ -48,8 +48,8 @@ ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tens
     ggml_build_forward_expand(g.graph, routing.weights);
     ggml_tensor* normed = build_norm(g, residual, w.pre_ffw_norm_2);
     if (wants_cpu_experts(g, w)) {
-        return build_cpu_experts(g.ctx, w.gate_up_exps, w.down_exps, build_int8_rows(g.ctx, normed), routing.experts,
-                                 routing.weights);
+        return build_cpu_experts(g.ctx, w.gate_up_exps, w.down_exps, build_int8_rows(g.ctx, normed, g.pieces),
+                                 routing.experts, routing.weights, g.pieces);
     }
     // Where the experts lie elsewhere than their layer, only the sum travels, not what each expert adds to it: the
     // scheduler by itself would take the sum to the layer's card.

@@ -15,8 +15,8 @@ ggml_tensor* ProductInput::times(ggml_tensor* weight) {
     if (g_.exact || g_.shape.n_tokens < kLeastColumns || on_card(g_, weight) || !has_cpu_product(weight)) {
         return ggml_mul_mat(g_.ctx, weight, x_);
     }
-    if (int8_rows_ == nullptr) int8_rows_ = build_int8_rows(g_.ctx, x_);
-    return build_cpu_product(g_.ctx, weight, int8_rows_);
+    if (int8_rows_ == nullptr) int8_rows_ = build_int8_rows(g_.ctx, x_, g_.pieces);
+    return build_cpu_product(g_.ctx, weight, int8_rows_, g_.pieces);
 }
 
 bool on_card(const GraphScope& g, const ggml_tensor* weight) {

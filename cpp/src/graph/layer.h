@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cpu/pieces.h"
 #include "graph/masks.h"
 #include "model/model.h"
 #include "session/kv_cache.h"
@@ -39,8 +40,9 @@ struct GraphScope {
     const KvCache& cache;
     const Devices& devices;
     ggml_backend_sched_t sched;
-    bool as_card;  // for measuring: as if every weight lay on a card
-    bool exact;    // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
+    Pieces& pieces;  // of our own operations on the CPU
+    bool as_card;    // for measuring: as if every weight lay on a card
+    bool exact;  // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
 };
 
 /// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel

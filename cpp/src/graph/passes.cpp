@@ -112,7 +112,7 @@ void PassRunner::build(const PassShape& shape, bool as_card) {
     graph_ = ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
     inputs_ = new_inputs(ctx, shape, h.hidden, devices_.count());
     keep_inputs();
-    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), as_card, exact_};
+    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), pieces_, as_card, exact_};
 
     ggml_tensor* x = ggml_get_rows(ctx, w.token_embd, inputs_.tokens);
     x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));

@@ -58,6 +58,7 @@ class PassRunner {
     ggml_tensor* logits_;
     bool exact_;
     std::unique_ptr<ggml_backend_sched, FreeScheduler> sched_;
+    Pieces pieces_;
     std::vector<uint8_t> graph_memory_;
     ContextPtr context_;
     ggml_cgraph* graph_ = nullptr;
