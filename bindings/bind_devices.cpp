@@ -16,6 +16,9 @@ void init_devices(nb::module_& m) {
         .def_ro("free_bytes", &dgemma::DeviceInfo::free_bytes, "0 where the device does not say.")
         .def_ro("total_bytes", &dgemma::DeviceInfo::total_bytes)
         .def_ro("is_gpu", &dgemma::DeviceInfo::is_gpu);
+    m.def("usable_cores", &dgemma::usable_cores, "sysfs"_a = "/sys", "processors"_a = std::vector<int>{},
+          "The threads that an engine computes with unless told otherwise.");
+    m.def("use_numa", &dgemma::use_numa, "strategy"_a, "Binds threads on machines with several memory nodes.");
     m.def("list_devices", &dgemma::list_devices, nb::call_guard<nb::gil_scoped_release>(),
           "The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.");
     nb::class_<dgemma::DeviceRequest>(m, "DeviceRequest", "Which weights go where; see Engine.")

@@ -172,6 +172,7 @@ void init_engine(nb::module_& m) {
              "exact"_a, "devices"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
         .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
+        .def_prop_ro("n_threads", [](const dgemma::Engine& engine) { return engine.options().n_threads; })
         .def_prop_ro("n_batch", [](const dgemma::Engine& engine) { return engine.options().n_batch; })
         .def("memory", &dgemma::Engine::memory, Release())
         .def("plan", &dgemma::Engine::plan)

@@ -22,7 +22,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .conversation import Conversation, ConversationStats
-    from .devices import list_devices, plan_devices
+    from .devices import list_devices, plan_devices, use_numa
     from .diffusion_gemma import DiffusionGemma
     from .engine import Engine, Session
     from .events import BlockEvent, DoneEvent, EngineInfo, GenerationConfig, GenerationStats, StepEvent
@@ -45,6 +45,7 @@ _HOMES = {
     "Tokenizer": ".tokenizer",
     "entropy_bound_step": ".sampler",
     "list_devices": ".devices",
+    "use_numa": ".devices",
     "plan_devices": ".devices",
 }
 
@@ -74,6 +75,7 @@ __all__ = [
     "entropy_bound_step",
     "list_devices",
     "plan_devices",
+    "use_numa",
 ]
 
 

@@ -91,6 +91,12 @@ class DeviceInfo:
     @property
     def is_gpu(self) -> bool: ...
 
+def usable_cores(sysfs: str = '/sys', processors: Sequence[int] = []) -> int:
+    """The threads that an engine computes with unless told otherwise."""
+
+def use_numa(strategy: str) -> None:
+    """Binds threads on machines with several memory nodes."""
+
 def list_devices() -> list[DeviceInfo]:
     """
     The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
@@ -288,6 +294,9 @@ class Engine:
 
     @property
     def n_ctx(self) -> int: ...
+
+    @property
+    def n_threads(self) -> int: ...
 
     @property
     def n_batch(self) -> int: ...

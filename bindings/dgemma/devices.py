@@ -12,6 +12,15 @@ _LARGEST = 2**31 - 1  # what a C++ int holds
 _N_BATCH = 0  # the engine's own choice
 
 
+def use_numa(strategy: str) -> None:
+    """Binds threads on machines with several memory nodes, for the whole process; before its first engine.
+
+    strategy: as in llama.cpp, "distribute" (over all nodes), "isolate" (to the node that the process began on) or
+    "numactl" (as numactl was told). What came first stays. Raises ``RequestError`` for another word.
+    """
+    core.use_numa(strategy)
+
+
 def list_devices() -> list[core.DeviceInfo]:
     """The GPUs in ggml's order (integrated ones only where there is no other), then the CPU."""
     return core.list_devices()

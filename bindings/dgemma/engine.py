@@ -155,7 +155,7 @@ class Engine:
 
     path: a GGUF file, or any member of a split set. n_ctx: tokens that a session's cache holds;
     None = 8192, or what the model was made for where that is less. n_threads: None = one for each core
-    that this process may use. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no
+    that this process may use, efficiency cores aside. kv_type: "f16" or "f32", of the cache. exact: F32 cache and no
     approximation anywhere, for comparing numbers. n_batch: tokens of one encoder pass; None = 384 where
     our own products multiply every layer's experts on the CPU, 256 elsewhere.
 
@@ -204,6 +204,7 @@ class Engine:
             warnings.warn(note, stacklevel=2)
         self.n_ctx = self._native.n_ctx
         self.n_batch = self._native.n_batch
+        self.n_threads = self._native.n_threads
         self.info = _info(self._native.info)
 
     @property

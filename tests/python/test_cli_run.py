@@ -186,7 +186,7 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     for group in ("Model", "Prompt", "Answer", "Devices", "Denoising", "Output"):
         assert any(line.startswith(f"╭─ {group}") for line in lines)
     names = [line.split()[1] for line in lines if line.startswith("│ --")]
-    assert len(names) == 31
+    assert len(names) == 32
     assert not any(name.endswith("…") for name in names)  # none is cut short
 
 

@@ -133,13 +133,6 @@ def own_bytes() -> int | None:
     return _status("RssAnon")
 
 
-def usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
-
-
 def _status(field: str) -> int | None:
     try:
         lines = _STATUS.read_text().splitlines()

@@ -133,7 +133,7 @@ def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[s
         "n_params": engine.info.n_params,
         "file_bytes": engine.info.n_bytes,
         "machine": f"{machine.processor()}, {os.cpu_count()} cores, {platform.system()}",
-        "threads": plan.threads or machine.usable_cores(),
+        "threads": engine.n_threads,
         "prompt_tokens": list(plan.prompt_tokens),
         "steps": plan.steps,
         "blocks": plan.blocks,

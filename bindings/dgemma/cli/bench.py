@@ -67,6 +67,7 @@ def bench(
     overrides: d.Overrides = None,
     split: d.Split = None,
     main_gpu: d.MainGpu = None,
+    numa: d.Numa = None,
     list_devices: d.ListDevices = False,
     compare: Annotated[
         Path | None, typer.Option("--compare", metavar="OLD.json", help="Say what changed since a saved report.")

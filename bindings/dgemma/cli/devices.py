@@ -45,6 +45,17 @@ def _memory_sizes(text: str) -> list[int]:
     return [byte_count(size) for size in sizes]
 
 
+def _bind_threads(strategy: str | None) -> None:
+    if strategy is None:
+        return
+    from .. import RequestError, use_numa
+
+    try:
+        use_numa(strategy)
+    except RequestError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _print_devices(wanted: bool) -> None:
     if not wanted:
         return
@@ -78,6 +89,16 @@ Split = Annotated[
     Any, _option("-ts --tensor-split", "N,N", "Layers of each GPU, as proportions: 3,1.", parser=_proportions)
 ]
 MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
+Numa = Annotated[
+    str | None,
+    _option(
+        "--numa",
+        "WORD",
+        "Several memory nodes: distribute, isolate or numactl, as in llama.cpp.",
+        callback=_bind_threads,
+        is_eager=True,
+    ),
+]
 ListDevices = Annotated[
     bool,
     _option(

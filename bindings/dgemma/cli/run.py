@@ -28,6 +28,7 @@ def run(
     overrides: d.Overrides = None,
     split: d.Split = None,
     main_gpu: d.MainGpu = None,
+    numa: d.Numa = None,
     list_devices: d.ListDevices = False,
     prompt: o.Prompt = None,
     file: o.PromptFile = None,

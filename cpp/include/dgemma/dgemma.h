@@ -73,6 +73,16 @@ struct DeviceInfo {
 /// The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
 std::vector<DeviceInfo> list_devices();
 
+/// The threads that an engine computes with unless told otherwise: one for each core that this process may use, but for
+/// efficiency cores beside others, and no more than a container's share of the time. `sysfs` and `processors` (by
+/// number; empty: those that the process may run on) stand in for the machine's, on Linux.
+int usable_cores(const std::string& sysfs = "/sys", std::vector<int> processors = {});
+
+/// How threads are bound on machines with several memory nodes: llama.cpp's "distribute" (over all nodes), "isolate"
+/// (to the node that the process began on) or "numactl" (as numactl was told). For the whole process, before its first
+/// engine; what came first stays. RequestError for another word or a ggml that cannot.
+void use_numa(const std::string& strategy);
+
 /// Which weights go where. Names and meanings are llama.cpp's, but for main_gpu.
 struct DeviceRequest {
     int n_gpu_layers = -1;  // the head and this many less one of the last layers go to GPUs; -1: what fits
@@ -195,7 +205,7 @@ void multiply_soft(const SoftProduct& product);
 
 struct EngineOptions {
     int n_ctx = 0;        // positions that the key/value cache holds; 0 = 8192, or the model's own where it has fewer
-    int n_threads = 0;    // 0 = one for each core this process may use
+    int n_threads = 0;    // 0 = usable_cores()
     int n_batch = 0;      // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
     bool kv_f32 = false;  // F32 key/value cache instead of F16
     bool exact = false;   // F32 cache and nothing approximate: for comparing with a reference

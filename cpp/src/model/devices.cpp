@@ -1,6 +1,9 @@
 #include "model/devices.h"
 
+#include <ggml-cpu.h>
 #include <ggml.h>
+
+#include <map>
 
 #include "dgemma/dgemma.h"
 #include "support/log.h"
@@ -9,8 +12,7 @@ namespace dgemma {
 namespace {
 
 template <typename Function>
-Function cpu_function(ggml_backend_t cpu, const char* name) {
-    ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu));
+Function cpu_function(ggml_backend_reg_t registry, const char* name) {
     return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registry, name));
 }
 
@@ -71,6 +73,21 @@ std::vector<DeviceInfo> list_devices() {
     return all;
 }
 
+void use_numa(const std::string& strategy) {
+    const std::map<std::string, enum ggml_numa_strategy> strategies{{"distribute", GGML_NUMA_STRATEGY_DISTRIBUTE},
+                                                                    {"isolate", GGML_NUMA_STRATEGY_ISOLATE},
+                                                                    {"numactl", GGML_NUMA_STRATEGY_NUMACTL}};
+    const auto found = strategies.find(strategy);
+    if (found == strategies.end()) {
+        throw RequestError("numa is \"" + strategy + "\"; it must be \"distribute\", \"isolate\" or \"numactl\"");
+    }
+    ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(find_cpu());
+    const auto init = cpu_function<void (*)(enum ggml_numa_strategy)>(registry, "ggml_backend_cpu_numa_init");
+    if (init == nullptr) throw RequestError("numa: this ggml cannot bind threads to memory nodes");
+    const GgmlLog log;
+    init(found->second);
+}
+
 std::string device_name(ggml_backend_t backend) { return ggml_backend_dev_name(ggml_backend_get_device(backend)); }
 
 std::string why_no_gpu() {
@@ -90,8 +107,9 @@ Devices::Devices(int n_threads, ggml_abort_callback should_stop, void* data) : i
     backends_.resize(info_.size());
     backends_.back().reset(ggml_backend_dev_init(find_cpu(), nullptr));
     if (backends_.back() == nullptr) throw BackendError("ggml could not start its CPU device");
-    const auto set_threads = cpu_function<ggml_backend_set_n_threads_t>(cpu(), "ggml_backend_set_n_threads");
-    const auto set_abort = cpu_function<ggml_backend_set_abort_callback_t>(cpu(), "ggml_backend_set_abort_callback");
+    ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu()));
+    const auto set_threads = cpu_function<ggml_backend_set_n_threads_t>(registry, "ggml_backend_set_n_threads");
+    const auto set_abort = cpu_function<ggml_backend_set_abort_callback_t>(registry, "ggml_backend_set_abort_callback");
     if (set_threads != nullptr) set_threads(cpu(), n_threads);
     if (set_abort != nullptr) set_abort(cpu(), should_stop, data);
 }

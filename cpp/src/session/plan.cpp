@@ -8,7 +8,6 @@
 #include "graph/passes.h"
 #include "session/logit_product.h"
 #include "session/soft_embedding.h"
-#include "support/cores.h"
 
 namespace dgemma {
 namespace {

@@ -1,11 +1,14 @@
-// Where the system does not say which cores a process may use.
-#include "support/cores.h"
-
+// Where there is no Linux to ask.
 #include <algorithm>
 #include <thread>
 
+#include "dgemma/dgemma.h"
+
 namespace dgemma {
 
-int usable_cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+int usable_cores(const std::string& /*sysfs*/, std::vector<int> processors) {
+    if (!processors.empty()) return static_cast<int>(processors.size());
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
 
 }  // namespace dgemma
