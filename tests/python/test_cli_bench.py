@@ -68,6 +68,15 @@ def test_a_cold_start(model: Path) -> None:
     assert cold["read_seconds"] > 0
 
 
+def test_the_slow_path(model: Path, report: dict[str, Any]) -> None:
+    result = run(model, "--exact", "--steps", "1")
+    assert result.exit_code == 0, result.output
+    assert " threads, exact, dgemma" in result.stdout.replace("\n", " ")
+    exact = json.loads(result.stdout.splitlines()[-1])
+    assert (exact["exact"], report["exact"]) == (True, False)
+    assert exact["memory"]["CPU"]["kv"] == 2 * report["memory"]["CPU"]["kv"]
+
+
 def test_a_cold_start_where_no_file_can_be_forgotten(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("os.posix_fadvise", raising=False)
     result = run(model, "--cold")

@@ -40,6 +40,7 @@ class Plan:
     n_ctx: int | None = None
     n_batch: int | None = None
     cold: bool = False
+    exact: bool = False  # the engine's slow, obvious path
 
 
 def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambda phase: None) -> dict[str, Any]:
@@ -87,7 +88,8 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
 def _engine(path: str | os.PathLike[str], plan: Plan) -> Engine:
     from ..engine import Engine
 
-    return Engine(path, n_ctx=plan.n_ctx, n_threads=plan.threads, n_batch=plan.n_batch, **plan.devices)
+    options: dict[str, Any] = {"n_ctx": plan.n_ctx, "n_threads": plan.threads, "n_batch": plan.n_batch}
+    return Engine(path, exact=plan.exact, **options, **plan.devices)
 
 
 def _cold(path: str | os.PathLike[str], plan: Plan, progress: Progress) -> dict[str, float]:
@@ -135,6 +137,7 @@ def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[s
         "machine": f"{machine.processor()}, {os.cpu_count()} cores, {platform.system()}",
         "threads": engine.n_threads,
         "prompt_tokens": list(plan.prompt_tokens),
+        "exact": plan.exact,
         "steps": plan.steps,
         "blocks": plan.blocks,
         "repeats": plan.repeats,

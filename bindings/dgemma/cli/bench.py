@@ -61,6 +61,12 @@ def bench(
             "--cold", help="First time a start with the file out of the page cache, beside reading it. Linux only."
         ),
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Time the slow path that the fast one is tested against: ggml's products, F32 cache."
+        ),
+    ] = False,
     gpu_layers: d.GpuLayers = -1,
     cpu_moe_layers: d.CpuMoeLayers = 0,
     cpu_moe: d.CpuMoe = False,
@@ -82,7 +88,7 @@ def bench(
 
     old = None if compare is None else _read(compare)
     devices = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu)
-    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, devices, context, chunk, cold)
+    plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, devices, context, chunk, cold, exact)
     with Console(stderr=True).status("load") as status:
         report = measure(model, plan, status.update)
     if not as_json:
@@ -111,7 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _show(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"{report['model']} ({report['file_type']}, {decimal(report['file_bytes'])}), {report['machine']}, "
-        f"{report['threads']} threads, dgemma {report['dgemma']}, {report['date']}",
+        f"{report['threads']} threads, {'exact, ' if report['exact'] else ''}dgemma {report['dgemma']}, "
+        f"{report['date']}",
         highlight=False,
     )
     table = _table("Phases", "phase", "median", "least", "most", "unit")
