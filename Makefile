@@ -45,7 +45,7 @@ quality: $(VENV)/installed ## Solve 1000 held-out puzzles with every quant of th
 
 # Without these glibc gives every tensor back to the system at once, and a training step takes several times as long.
 KEEP_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=1000000000
-sudoku: $(VENV)/reference ## Train the Sudoku model again, into build/sudoku (installs torch; about an hour and a half on 2 cores)
+sudoku: $(VENV)/reference ## Train the Sudoku model again, into build/sudoku (installs torch; about two and a half hours on 2 cores)
 	$(KEEP_MEMORY) PYTHONPATH=examples $(BIN)/python -m sudoku.train build/sudoku
 
 # Tiny models spend their time at OpenMP's barriers: threads that wait without spinning leave a busy machine usable.

@@ -276,7 +276,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the checkpoint, the log and what a stopped run needs")
-    parser.add_argument("--steps", type=int, default=6000, help="how long to train (default 6000)")
+    parser.add_argument("--steps", type=int, default=8000, help="how long to train (default 8000)")
     parser.add_argument("--minutes", type=float, default=None, help="end after so long where the steps take longer")
     parser.add_argument("--batch", type=int, default=32, help="puzzles a step, each on two canvases (default 32)")
     parser.add_argument("--rate", type=float, default=2e-3, help="AdamW's highest learning rate (default 0.002)")
