@@ -195,8 +195,8 @@ def test_memory_is_planned_and_kept(tiny) -> None:
     full, ring = 512, 256 + 256  # round_up(window 8 - 1 + chunk 256, 256)
     kv_bytes = sum(2 * 2 * cells * kv * dim for cells, kv, dim in [(ring, 2, 16), (ring, 2, 16), (full, 1, 32)])
     assert planned["kv"] == kv_bytes
-    # Logits and conditioning; then mass, and sums and unpacked tokens of 256 columns.
-    assert planned["sampler"] == 4 * (16 * 512 + 16 * 64) + 16 * 512 // 64 + 2 * 4 * 256 * (16 + 64)
+    # Logits; then of conditioning the mass, and sums and unpacked tokens of 256 columns.
+    assert planned["sampler"] == 4 * 16 * 512 + 16 * 512 // 64 + 2 * 4 * 256 * (16 + 64)
     assert planned["compute"] > 0
     assert planned["weights"] <= tiny.stat().st_size
 

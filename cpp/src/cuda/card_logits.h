@@ -10,9 +10,10 @@
 namespace dgemma::cuda {
 
 /// Null where the host has to do this: the head's device is not a card that our kernels were built for, no kernel reads
-/// the embedding's type, or the sizes are outside the kernels' bounds. `dropped_mass`: above 0.
-std::unique_ptr<StepLogits> make_card_logits(const Model& model, ggml_backend_t head, float dropped_mass,
-                                             ThreadPool& pool);
+/// the embedding's type, or the sizes are outside the kernels' bounds. `dropped_mass`: above 0; `max_tokens`: of one
+/// pass.
+std::unique_ptr<StepLogits> make_card_logits(const Model& model, const Devices& devices, float dropped_mass,
+                                             int64_t max_tokens, ThreadPool& pool);
 
 /// What they take on that device, the product aside; 0 where make_card_logits() would be null.
 uint64_t card_logits_bytes(const Model& model, const std::string& device);

@@ -12,8 +12,8 @@ CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unav
 
 namespace cuda {
 
-std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backend_t /*head*/, float /*dropped_mass*/,
-                                             ThreadPool& /*pool*/) {
+std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, const Devices& /*devices*/, float /*dropped_mass*/,
+                                             int64_t /*max_tokens*/, ThreadPool& /*pool*/) {
     return nullptr;
 }
 

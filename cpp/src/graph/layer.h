@@ -8,6 +8,7 @@
 
 #include "cpu/pieces.h"
 #include "graph/masks.h"
+#include "graph/token_inputs.h"
 #include "model/model.h"
 #include "session/kv_cache.h"
 
@@ -23,10 +24,9 @@ struct LayerInputs {
     ggml_tensor* ring_mask;   // [ring_keys, padded n] F16
 };
 
-/// The tensors that a pass reads besides weights and cache; filled by the host before each run.
+/// The tensors that a pass reads besides weights and cache.
 struct PassInputs {
-    ggml_tensor* tokens;              // [n] I32
-    ggml_tensor* soft;                // [hidden, n] the soft embedding of the previous step; decoder only, else null
+    TokenInputs tokens;
     std::vector<LayerInputs> layers;  // by device
 };
 

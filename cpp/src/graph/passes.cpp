@@ -1,6 +1,5 @@
 #include "graph/passes.h"
 
-#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -45,9 +44,9 @@ LayerInputs new_layer_inputs(ggml_context* ctx, const PassShape& shape) {
 PassInputs new_inputs(ggml_context* ctx, const PassShape& shape, int64_t hidden, size_t n_devices) {
     const int64_t n = shape.n_tokens;
     PassInputs inputs{};
-    inputs.tokens = new_input(ctx, GGML_TYPE_I32, n, 1, "tokens");
+    inputs.tokens.rows = new_input(ctx, GGML_TYPE_F32, hidden, n, "token_rows");
+    if (shape.pass == Pass::kDecoder) inputs.tokens.soft = new_input(ctx, GGML_TYPE_F32, hidden, n, "soft_embedding");
     for (size_t i = 0; i < n_devices; ++i) inputs.layers.push_back(new_layer_inputs(ctx, shape));
-    if (shape.pass == Pass::kDecoder) inputs.soft = new_input(ctx, GGML_TYPE_F32, hidden, n, "soft_embedding");
     return inputs;
 }
 
@@ -81,18 +80,24 @@ PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, co
 
 ggml_tensor* PassRunner::build_decoder_input(const GraphScope& g) {
     const ModelWeights& w = model_.weights();
-    ggml_tensor* t = build_norm(g, g.inputs.soft, w.self_cond_pre_norm);
+    ggml_tensor* t = build_norm(g, g.inputs.tokens.soft, w.self_cond_pre_norm);
     return build_ffn(g, w.self_cond_gate, w.self_cond_up, w.self_cond_down, t);  // [hidden, n]
 }
 
 /// The inputs of a device's layers lie there, not with the host.
 void PassRunner::keep_inputs() {
+    const auto keep = [&](ggml_tensor* input, ggml_backend_t device) {
+        if (input != nullptr) ggml_backend_sched_set_tensor_backend(sched_.get(), input, device);
+    };
+    ggml_backend_t first = devices_.get(model_.units().front());
+    keep(inputs_.tokens.rows, first);
+    keep(inputs_.tokens.soft, first);
     for (int device = 0; device < devices_.cpu_index(); ++device) {
         ggml_backend_t card = devices_.get(device);
         if (card == nullptr) continue;
         const LayerInputs& in = inputs_.layers[static_cast<size_t>(device)];
         for (ggml_tensor* input : {in.positions, in.full_cells, in.ring_cells, in.full_mask, in.ring_mask}) {
-            ggml_backend_sched_set_tensor_backend(sched_.get(), input, card);
+            keep(input, card);
         }
     }
 }
@@ -114,12 +119,10 @@ void PassRunner::build(const PassShape& shape, bool as_card) {
     keep_inputs();
     const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), pieces_, as_card, exact_};
 
-    ggml_tensor* x = ggml_get_rows(ctx, w.token_embd, inputs_.tokens);
-    x = ggml_scale(ctx, x, std::sqrt(static_cast<float>(h.hidden)));
-    if (pass_ == Pass::kDecoder) x = build_norm(g, ggml_add(ctx, x, build_decoder_input(g)), nullptr);
-
-    end_part(x, "embedding");
-
+    ggml_tensor* x = inputs_.tokens.rows;
+    if (pass_ == Pass::kDecoder) {
+        x = end_part(build_norm(g, ggml_add(ctx, x, build_decoder_input(g)), nullptr), "embedding");
+    }
     const size_t last = h.layers.size() - 1;
     for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
     if (pass_ == Pass::kEncoder) {
@@ -171,11 +174,9 @@ uint64_t PassRunner::measure(int64_t n_tokens, bool as_card) {
     return std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
 }
 
-void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* soft) {
+void PassRunner::fill_layer_inputs() {
     const int64_t n_past = cache_.n_past(), n = shape_.n_tokens;
-    ggml_backend_tensor_set(inputs_.tokens, tokens.data(), 0, tokens.size() * sizeof(int32_t));
-    if (soft != nullptr) ggml_backend_tensor_set(inputs_.soft, soft, 0, ggml_nbytes(inputs_.soft));
-    if (masked_past_ == n_past) return;  // the other inputs depend on n_past alone and are still there
+    if (masked_past_ == n_past) return;  // they depend on n_past alone and are still there
 
     std::vector<int32_t> positions(static_cast<size_t>(n));
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(n_past));
@@ -193,14 +194,18 @@ void PassRunner::fill_inputs(const std::vector<int32_t>& tokens, const float* so
     masked_past_ = n_past;
 }
 
-void PassRunner::run(const std::vector<int32_t>& tokens, const float* soft) {
-    const PassShape shape = pass_shape(pass_, cache_.n_past(), static_cast<int64_t>(tokens.size()), cache_.shape());
+TokenInputs PassRunner::prepare(int64_t n_tokens) {
+    const PassShape shape = pass_shape(pass_, cache_.n_past(), n_tokens, cache_.shape());
     if (!(shape == shape_ && allocated_)) {
         build(shape);
         allocated_ = ggml_backend_sched_alloc_graph(sched_.get(), graph_);
         if (!allocated_) throw BackendError("ggml could not allocate the graph's memory");
     }
-    fill_inputs(tokens, soft);
+    fill_layer_inputs();
+    return inputs_.tokens;
+}
+
+void PassRunner::run() {
     const ggml_status status = ggml_backend_sched_graph_compute(sched_.get(), graph_);
     if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
     if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");

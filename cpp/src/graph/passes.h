@@ -33,9 +33,10 @@ class PassRunner {
     /// for the one that a card would get.
     uint64_t measure(int64_t n_tokens, bool as_card);
 
-    /// One pass over `tokens` at the cache's n_past. `soft`: [hidden, n] F32 for the decoder, null for the encoder.
-    /// Cancelled if the devices' stop function said so.
-    void run(const std::vector<int32_t>& tokens, const float* soft);
+    /// Makes ready for one pass over n tokens at the cache's n_past; what it reads of them is for the caller to fill.
+    TokenInputs prepare(int64_t n_tokens);
+    /// The pass that was prepared. Cancelled if the devices' stop function said so.
+    void run();
 
     /// Lets `observer` see the nodes of every later run; null: nobody, which is how it begins and costs nothing.
     void observe(NodeObserver* observer);
@@ -49,7 +50,7 @@ class PassRunner {
     ggml_tensor* build_decoder_input(const GraphScope& g);
     void check_supported() const;
     std::string started_names() const;
-    void fill_inputs(const std::vector<int32_t>& tokens, const float* soft);
+    void fill_layer_inputs();
 
     Pass pass_;
     const Model& model_;
@@ -67,7 +68,7 @@ class PassRunner {
     bool allocated_ = false;
     NodeObserver* observer_ = nullptr;
     std::exception_ptr observer_error_;
-    int64_t masked_past_ = -1;  // n_past that the masks in the graph's memory were made for
+    int64_t masked_past_ = -1;  // n_past that the layers' inputs in the graph's memory were made for
 };
 
 }  // namespace dgemma

@@ -44,7 +44,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-    ggml_tensor* token_embd;          // [hidden, vocab], on the CPU: rows are looked up there
+    ggml_tensor* token_embd;          // [hidden, vocab], on the CPU, where rows are looked up unless a card does it
     ggml_tensor* head;                // the same rows as the LM head's device holds them
     ggml_tensor* output_norm;         // [hidden]
     ggml_tensor* self_cond_pre_norm;  // [hidden]

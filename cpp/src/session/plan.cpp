@@ -14,13 +14,12 @@ namespace {
 
 constexpr int kDefaultContext = 8192;
 
-int64_t chunk_of(const EngineOptions& options) { return std::min(options.n_batch, options.n_ctx); }
-
 struct SessionBytes {
     std::vector<uint64_t> kv;            // by layer
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
     uint64_t rows;                       // [hidden, n] F32 of both passes
-    uint64_t logits, soft, soft_scratch;
+    uint64_t logits, soft_scratch;
+    uint64_t pass_rows;                 // [hidden, n] F32 of the larger pass: its inputs on their way to another device
     std::vector<uint64_t> card_logits;  // by device: what our kernels need beside the logits; 0 where the host does it
 };
 
@@ -43,7 +42,7 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
     bytes.card_compute = encoder.measure(chunk, /*as_card=*/true) + decoder.measure(h.canvas, /*as_card=*/true);
     bytes.rows = static_cast<uint64_t>(chunk + h.canvas) * row;
     bytes.logits = ggml_nbytes(product);
-    bytes.soft = static_cast<uint64_t>(h.canvas) * row;
+    bytes.pass_rows = static_cast<uint64_t>(max_tokens(options, h)) * row;
     bytes.soft_scratch = soft_embedding_bytes(static_cast<int>(h.canvas), model.weights().token_embd,
                                               dropped_mass(options), options.n_threads);
     for (const DeviceInfo& device : there) {
@@ -75,8 +74,7 @@ DevicePlan show(const Model& model, const EngineOptions& options, const SessionB
         if (device != cpu && !placement.uses(device)) continue;
         auto& use = plan.memory[name(device)];
         use["weights"] = weights[static_cast<size_t>(device)];
-        // A CPU that computes nothing still looks up the embedding's rows, scales them and passes them on.
-        use["compute"] = device != cpu ? card_compute : all_on_cards ? 3 * bytes.rows : bytes.cpu_compute;
+        use["compute"] = device != cpu ? card_compute : all_on_cards ? 0 : bytes.cpu_compute;
         if (device != cpu) use["reserve"] = kCardReserve;
     }
     plan.memory[name(cpu)]["compute"] += attention_scratch(model, options, placement.units, cpu);
@@ -84,8 +82,9 @@ DevicePlan show(const Model& model, const EngineOptions& options, const SessionB
     const uint64_t card_logits = bytes.card_logits[static_cast<size_t>(placement.head())];
     const bool copied = placement.head() != cpu && card_logits == 0;
     plan.memory[plan.head]["sampler"] += bytes.logits + card_logits;
+    const bool staged = placement.units.front() != cpu || card_logits > 0;
     plan.memory[name(cpu)]["sampler"] +=
-        bytes.soft + (copied ? bytes.logits : 0) + (card_logits == 0 ? bytes.soft_scratch : 0);
+        (card_logits == 0 ? bytes.soft_scratch : 0) + (copied ? bytes.logits : 0) + (staged ? bytes.pass_rows : 0);
     return plan;
 }
 
@@ -128,11 +127,17 @@ int checked_batch(const EngineOptions& options, const Model& model, const std::v
     return all_ours && on_cpu ? 384 : 256;
 }
 
+int64_t chunk_of(const EngineOptions& options) { return std::min(options.n_batch, options.n_ctx); }
+
+int64_t max_tokens(const EngineOptions& options, const Hparams& h) {
+    return std::max<int64_t>(chunk_of(options), h.canvas);
+}
+
 float dropped_mass(const EngineOptions& options) { return options.exact ? 0.0f : 1e-4f; }
 
 uint64_t attention_scratch(const Model& model, const EngineOptions& options, const std::vector<int>& units, int cpu) {
     const Hparams& h = model.hparams();
-    const int64_t n = std::max<int64_t>(chunk_of(options), h.canvas);
+    const int64_t n = max_tokens(options, h);
     const ggml_type cache = options.kv_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
     uint64_t most = 0;
     for (size_t i = 0; i < h.layers.size(); ++i) {

@@ -19,6 +19,10 @@ int checked_context(int n_ctx, const Hparams& h);
 /// 18 GB on a card have no room. `model` is still where the file maps it.
 int checked_batch(const EngineOptions& options, const Model& model, const std::vector<DeviceInfo>& there);
 
+/// Tokens of one encoder pass, and of the largest of both passes.
+int64_t chunk_of(const EngineOptions& options);
+int64_t max_tokens(const EngineOptions& options, const Hparams& h);
+
 /// How much of each softmax self-conditioning may leave out.
 float dropped_mass(const EngineOptions& options);
 

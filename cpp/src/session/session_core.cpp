@@ -12,12 +12,12 @@ std::unique_ptr<StepLogits> logits_for(EngineCore& engine) {
     const Model& model = engine.model();
     const Devices& devices = engine.devices();
     const float dropped = dropped_mass(engine.options());
-    ggml_backend_t head = devices.get(model.head_device());
+    const int64_t n = max_tokens(engine.options(), model.hparams());
     // The card's kernels leave small probabilities out and round flat rows.
     if (dropped > 0) {
-        if (auto on_card = cuda::make_card_logits(model, head, dropped, engine.pool())) return on_card;
+        if (auto on_card = cuda::make_card_logits(model, devices, dropped, n, engine.pool())) return on_card;
     }
-    return std::make_unique<HostLogits>(model, head, devices.cpu(), dropped, engine.pool());
+    return std::make_unique<HostLogits>(model, devices, dropped, n, engine.pool());
 }
 
 }  // namespace
@@ -28,9 +28,7 @@ SessionCore::SessionCore(EngineCore& engine)
       logits_(logits_for(engine)),
       encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, engine.options().exact),
       decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), engine.options().exact) {
-    const int64_t chunk = std::min(engine.options().n_batch, engine.options().n_ctx);
-    soft_.resize(static_cast<size_t>(hparams().canvas * hparams().hidden));
-    encoder_.reserve(chunk);
+    encoder_.reserve(chunk_of(engine.options()));
     decoder_.reserve(canvas_length());
 }
 
@@ -58,7 +56,9 @@ void SessionCore::encode(const std::vector<int32_t>& tokens) {
             const std::vector<int32_t> part(tokens.begin() + static_cast<std::ptrdiff_t>(first),
                                             tokens.begin() + static_cast<std::ptrdiff_t>(last));
             cache_.begin_write(static_cast<int>(part.size()));
-            encoder_.run(part, nullptr);
+            logits_->embed(part, encoder_.prepare(static_cast<int64_t>(part.size())).rows);
+            if (timer_) timer_->end("embedding");
+            encoder_.run();
             cache_.commit(static_cast<int>(part.size()));
         }
     } catch (...) {  // stopped, or a device failed
@@ -88,15 +88,11 @@ void SessionCore::compute_logits(const std::vector<int32_t>& canvas, bool condit
     }
     if (timer_) timer_->begin();
     const auto stopping = [&] { return engine_.worker().stopping(); };
-    if (conditioned) {
-        logits_->self_conditioning(soft_.data(), stopping);
-    } else {
-        std::fill(soft_.begin(), soft_.end(), 0.0f);
-    }
+    logits_->embed_canvas(canvas, conditioned, decoder_.prepare(canvas_length()), stopping);
     if (stopping()) throw Cancelled("the computation was stopped");
     if (timer_) timer_->end("self_conditioning");
     cache_.begin_write(canvas_length());
-    decoder_.run(canvas, soft_.data());
+    decoder_.run();
 }
 
 void SessionCore::collect_inputs() {
@@ -131,7 +127,6 @@ void SessionCore::add_memory(MemoryUse& use) const {
     const std::string host = device_name(engine_.devices().cpu());
     use[host]["compute"] +=
         attention_scratch(engine_.model(), engine_.options(), engine_.model().units(), engine_.devices().cpu_index());
-    use[host]["sampler"] += static_cast<uint64_t>(hparams().canvas * hparams().hidden) * sizeof(float);
     encoder_.add_memory(use);
     decoder_.add_memory(use);
 }

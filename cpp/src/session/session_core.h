@@ -43,7 +43,6 @@ class SessionCore final : public Denoiser {
     EngineCore& engine_;
     KvCache cache_;
     std::unique_ptr<StepLogits> logits_;
-    std::vector<float> soft_;  // [C, hidden]
     PassRunner encoder_, decoder_;
     std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected
     std::unique_ptr<PartTimer> timer_;           // null unless parts are timed

@@ -1,4 +1,5 @@
-// A step's logits: where the LM head's product lies, what the sampler says of it, and what the next step makes of it.
+// The vocabulary's side of the passes: what they read of tokens, and a step's logits, what the sampler says of them and
+// what the next step makes of them.
 #pragma once
 
 #include <ggml.h>
@@ -7,14 +8,16 @@
 #include <vector>
 
 #include "denoise/sampler.h"
+#include "graph/token_inputs.h"
 #include "model/model.h"
 #include "session/logit_product.h"
 #include "support/thread_pool.h"
 
 namespace dgemma {
 
-/// Canvas x vocabulary numbers exist once, here. Outside of it a step is a few numbers for each position, so that an
-/// implementation may keep them on another device than the host.
+/// Canvas x vocabulary numbers exist once, here, and canvas x hidden ones go from here into the passes' inputs. Outside
+/// of it a step is a few numbers for each position, so that an implementation may keep the rest on another device than
+/// the host.
 class StepLogits {
   public:
     virtual ~StepLogits() = default;
@@ -23,9 +26,13 @@ class StepLogits {
     virtual ggml_tensor* product() const = 0;
     /// One step of the sampler on the product. What the next step conditions on is kept in its place.
     virtual SamplerStep sample(const StepRequest& request) = 0;
-    /// soft [C, hidden] = softmax of what sample() or condition_on() left, times the embedding (soft_embedding.h).
-    /// Unfinished once `stopping` is true.
-    virtual void self_conditioning(float* soft, const std::function<bool()>& stopping) = 0;
+
+    /// Fills `rows` [hidden, n], the encoder's input, for n tokens of the vocabulary.
+    virtual void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) = 0;
+    /// Fills the decoder's inputs for a canvas: its rows, and the softmax of what sample() or condition_on() left,
+    /// times the embedding (soft_embedding.h); zeros unless `conditioned`. Unfinished once `stopping` is true.
+    virtual void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
+                              const std::function<bool()>& stopping) = 0;
 
     /// For a caller who samples himself: takes z [C, V], a step's logits over its temperature, in place of
     /// sample()'s...
@@ -39,18 +46,21 @@ class StepLogits {
 /// The logits in the host's memory, sampled and multiplied there, whatever device computes the head.
 class HostLogits final : public StepLogits {
   public:
-    /// `dropped_mass`: soft_embedding's. BackendError if the head's device has no room.
-    HostLogits(const Model& model, ggml_backend_t head, ggml_backend_t cpu, float dropped_mass, ThreadPool& pool);
+    /// `dropped_mass`: soft_embedding's; `max_tokens`: of one pass. BackendError if the head's device has no room.
+    HostLogits(const Model& model, const Devices& devices, float dropped_mass, int64_t max_tokens, ThreadPool& pool);
 
     ggml_tensor* product() const override { return place_.tensor(); }
     SamplerStep sample(const StepRequest& request) override;
-    void self_conditioning(float* soft, const std::function<bool()>& stopping) override;
+    void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) override;
+    void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
+                      const std::function<bool()>& stopping) override;
     void condition_on(const float* z) override;
     void read(float* logits) override;
     void add_memory(MemoryUse& use) const override;
 
   private:
     void fetch();
+    void fill(ggml_tensor* input, const std::function<void(float*)>& write);
 
     const Model& model_;
     ggml_backend_t cpu_;
@@ -59,6 +69,7 @@ class HostLogits final : public StepLogits {
     LogitProduct place_;
     std::vector<float> copy_;  // only where the head's device is not the host
     float* logits_ = nullptr;  // [C, V] in the host's memory
+    std::vector<float> rows_;  // [max_tokens, hidden], only where the first layer's device is not the host
 };
 
 }  // namespace dgemma
