@@ -384,7 +384,7 @@ def cuda_unavailable() -> str:
     Empty where dgemma's CUDA kernels can run; otherwise the sentence that says why not.
     """
 
-def run_on_card(logits: NDArray[numpy.float32], before: NDArray[numpy.float32] | None, soft_cap: float, temperature: float, entropy_bound: float, seed: int, step: int, block: int, embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, max_kept: int) -> dict[str, Any]:
+def run_on_card(logits: NDArray[numpy.float32], before: NDArray[numpy.float32] | None, soft_cap: float, temperature: float, entropy_bound: float, seed: int, step: int, block: int, embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, max_kept: int, tokens: Sequence[int], is_buffered: bool) -> dict[str, Any]:
     """
-    The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels compute them. Raises BackendError where they cannot run.
+    The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels compute them, and the embedding's rows of `tokens`, or of the step's next canvas without any. Raises BackendError where they cannot run.
     """

@@ -36,6 +36,8 @@ class Problem:
     n_cols: int = 8
     dropped_mass: float = 1e-4
     max_kept: int = 4096
+    tokens: tuple[int, ...] = ()
+    is_buffered: bool = False
 
     def with_embedding(self, type: str, n_cols: int) -> Problem:
         random = np.random.default_rng(n_cols)

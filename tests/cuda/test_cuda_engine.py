@@ -54,4 +54,4 @@ def test_without_a_card_it_says_so() -> None:
     assert cuda_unavailable().count(". ") == 0
     zeros = np.zeros((1, 1), np.float32)
     with pytest.raises(BackendError, match=r"CUDA|NVIDIA"):
-        run_on_card(zeros, None, 0.0, 1.0, 0.1, 0, 0, 0, zeros.view(np.uint8), "F32", 1, 1e-4, 1)
+        run_on_card(zeros, None, 0.0, 1.0, 0.1, 0, 0, 0, zeros.view(np.uint8), "F32", 1, 1e-4, 1, [], False)

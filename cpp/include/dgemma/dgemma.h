@@ -424,12 +424,15 @@ struct CardJob {
     double temperature, entropy_bound;
     uint64_t seed;
     uint32_t step, block;
-    std::string type;       // of the embedding
-    int64_t n_cols;         // of the embedding
-    const void* embedding;  // [n_vocab, row_bytes(type, n_cols)]
-    float dropped_mass;     // of each softmax, above 0
-    int max_kept;           // tokens that a row may keep and still be summed token by token
-    float* soft;            // [canvas, n_cols]
+    std::string type;             // of the embedding
+    int64_t n_cols;               // of the embedding
+    const void* embedding;        // [n_vocab, row_bytes(type, n_cols)]
+    float dropped_mass;           // of each softmax, above 0
+    int max_kept;                 // tokens that a row may keep and still be summed token by token
+    float* soft;                  // [canvas, n_cols]
+    std::vector<int32_t> tokens;  // whose rows are looked up; empty: those of the step's next canvas
+    float* rows;                  // [tokens, n_cols]
+    bool is_buffered;             // soft and rows go through the step's buffer, as where another device has the layers
 };
 struct CardJobResult {
     SamplerStep step;

@@ -1,4 +1,6 @@
 // The kernels from and to the host's memory, for comparing them with their twins.
+#include <algorithm>
+
 #include "cuda/card_step.h"
 #include "dgemma/dgemma.h"
 #include "support/types.h"
@@ -18,7 +20,8 @@ DeviceArray<char> uploaded(const void* from, size_t n_bytes) {
 }
 
 StepShape shape_of(const CardJob& job) {
-    return {{job.canvas, job.n_vocab, job.soft_cap}, static_cast<int>(job.n_cols)};
+    const int n_tokens = std::max(job.canvas, static_cast<int>(job.tokens.size()));
+    return {{job.canvas, job.n_vocab, job.soft_cap}, static_cast<int>(job.n_cols), n_tokens, job.is_buffered};
 }
 
 void check(const CardJob& job) {
@@ -29,6 +32,25 @@ void check(const CardJob& job) {
     if (!has_conditioning(weight_type(job.type))) {
         throw RequestError("CUDA: no kernel reads an embedding of type " + job.type);
     }
+    const auto is_bad = [&](int32_t token) { return token < 0 || token >= job.n_vocab; };
+    if (std::any_of(job.tokens.begin(), job.tokens.end(), is_bad))
+        throw RequestError("a token is not in the vocabulary");
+}
+
+/// Has `fill` write n rows of the step's results and takes them to the host.
+template <typename Fill>
+void take_rows(const CardJob& job, const CardStep& card, size_t n, float* to, Fill fill) {
+    const size_t n_values = n * static_cast<size_t>(job.n_cols);
+    if (job.is_buffered) {
+        fill(to);
+        return card.wait();
+    }
+    const DeviceArray<float> on_card(n_values);
+    fill(on_card.data());
+    card.wait();
+    const cuda::Stream stream;
+    stream.copy(to, on_card.data(), n_values * sizeof(float));
+    stream.wait();
 }
 
 }  // namespace
@@ -52,7 +74,9 @@ CardJobResult run_on_card(const CardJob& job) {
     const DeviceArray<char> logits = uploaded(job.logits, n_logits * sizeof(float));
     CardJobResult result;
     result.step = card.sample(reinterpret_cast<const float*>(logits.data()), request);
-    card.self_conditioning(job.soft);
+    take_rows(job, card, static_cast<size_t>(job.canvas), job.soft, [&](float* to) { card.self_conditioning(to); });
+    const std::vector<int32_t>& tokens = job.tokens.empty() ? result.step.next_canvas : job.tokens;
+    take_rows(job, card, tokens.size(), job.rows, [&](float* to) { card.embed(tokens, to); });
     result.mean_entropy = card.summary().mean_entropy;
     result.unchanged = card.summary().unchanged != 0;
     result.n_flat = card.n_flat();

@@ -4,14 +4,18 @@
 
 #include "cuda/card_step.h"
 #include "denoise/rows.h"
-#include "session/token_rows.h"
 
 namespace dgemma::cuda {
 namespace {
 
-StepShape shape_of(const Hparams& h) {
-    return {{static_cast<int>(h.canvas), static_cast<int>(h.vocab), h.logit_softcap}, static_cast<int>(h.hidden)};
+StepShape shape_of(const Hparams& h, int64_t max_tokens, bool is_buffered) {
+    return {{static_cast<int>(h.canvas), static_cast<int>(h.vocab), h.logit_softcap},
+            static_cast<int>(h.hidden),
+            static_cast<int>(max_tokens),
+            is_buffered};
 }
+
+float* values(ggml_tensor* tensor) { return static_cast<float*>(tensor->data); }
 
 Embedding embedding_of(const ggml_tensor* head) {
     return {head->type, static_cast<const uint8_t*>(head->data), static_cast<int64_t>(head->nb[1]),
@@ -20,14 +24,10 @@ Embedding embedding_of(const ggml_tensor* head) {
 
 class CardLogits final : public StepLogits {
   public:
-    CardLogits(const Model& model, ggml_backend_t head, float dropped_mass, int64_t max_tokens, ThreadPool& pool)
-        : hparams_(model.hparams()),
-          embedding_(model.weights().token_embd),
-          pool_(pool),
-          place_(hparams_, head, /*plan_only=*/false),
-          rows_(static_cast<size_t>(max_tokens * hparams_.hidden)) {
+    CardLogits(const Model& model, ggml_backend_t head, float dropped_mass, const StepShape& shape, ThreadPool& pool)
+        : hparams_(model.hparams()), shape_(shape), pool_(pool), place_(hparams_, head, /*plan_only=*/false) {
         use_card_of(product()->data);
-        step_.emplace(shape_of(hparams_), embedding_of(model.weights().head), dropped_mass, kMaxKept);
+        step_.emplace(shape_, embedding_of(model.weights().head), dropped_mass, kMaxKept);
     }
 
     ggml_tensor* product() const override { return place_.tensor(); }
@@ -35,16 +35,19 @@ class CardLogits final : public StepLogits {
     SamplerStep sample(const StepRequest& request) override { return step_->sample(logits(), request); }
 
     void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) override {
-        look_up_rows(tokens, embedding_, rows_.data(), pool_);
-        ggml_backend_tensor_set(rows, rows_.data(), 0, ggml_nbytes(rows));
+        step_->embed(tokens, values(rows));
+        step_->wait();  // ggml's queue knows nothing of ours
     }
 
     void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
                       const std::function<bool()>& /*stopping*/) override {
-        embed(canvas, inputs.rows);
-        std::fill(rows_.begin(), rows_.end(), 0.0f);
-        if (conditioned) step_->self_conditioning(rows_.data());  // milliseconds: not worth stopping in its middle
-        ggml_backend_tensor_set(inputs.soft, rows_.data(), 0, ggml_nbytes(inputs.soft));
+        step_->embed(canvas, values(inputs.rows));
+        if (conditioned) {
+            step_->self_conditioning(values(inputs.soft));  // milliseconds: not worth stopping in its middle
+        } else {
+            step_->no_conditioning(values(inputs.soft));
+        }
+        step_->wait();
     }
 
     void condition_on(const float* z) override {
@@ -59,36 +62,36 @@ class CardLogits final : public StepLogits {
     }
 
     void add_memory(MemoryUse& use) const override {
-        use[device_name(place_.head())]["sampler"] +=
-            ggml_nbytes(product()) + card_step_bytes(shape_of(hparams_), kMaxKept) + rows_.size() * sizeof(float);
+        use[device_name(place_.head())]["sampler"] += ggml_nbytes(product()) + card_step_bytes(shape_, kMaxKept);
     }
 
   private:
     const float* logits() const { return static_cast<const float*>(product()->data); }
 
     const Hparams& hparams_;
-    const ggml_tensor* embedding_;
+    StepShape shape_;
     ThreadPool& pool_;
     LogitProduct place_;
-    std::vector<float> rows_;       // [max_tokens, hidden]
     std::optional<CardStep> step_;  // made once the card is selected
 };
 
-bool can_do(const Model& model) {
-    return has_conditioning(model.weights().head->type) && fits(shape_of(model.hparams()));
+bool can_do(const Model& model, const StepShape& shape) {
+    return has_conditioning(model.weights().head->type) && fits(shape);
 }
 
 }  // namespace
 
-uint64_t card_logits_bytes(const Model& model, const std::string& device) {
-    return would_run_on(device) && can_do(model) ? card_step_bytes(shape_of(model.hparams()), kMaxKept) : 0;
+uint64_t card_logits_bytes(const Model& model, const std::string& head, int64_t max_tokens, bool is_buffered) {
+    const StepShape shape = shape_of(model.hparams(), max_tokens, is_buffered);
+    return would_run_on(head) && can_do(model, shape) ? card_step_bytes(shape, kMaxKept) : 0;
 }
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, const Devices& devices, float dropped_mass,
                                              int64_t max_tokens, ThreadPool& pool) {
     ggml_backend_t head = devices.get(model.head_device());
-    if (!runs_on(head) || !can_do(model)) return nullptr;
-    return std::make_unique<CardLogits>(model, head, dropped_mass, max_tokens, pool);
+    const StepShape shape = shape_of(model.hparams(), max_tokens, model.head_device() != model.units().front());
+    if (!runs_on(head) || !can_do(model, shape)) return nullptr;
+    return std::make_unique<CardLogits>(model, head, dropped_mass, shape, pool);
 }
 
 }  // namespace dgemma::cuda

@@ -15,7 +15,8 @@ namespace dgemma::cuda {
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, const Devices& devices, float dropped_mass,
                                              int64_t max_tokens, ThreadPool& pool);
 
-/// What they take on that device, the product aside; 0 where make_card_logits() would be null.
-uint64_t card_logits_bytes(const Model& model, const std::string& device);
+/// What they take on the head's device, the product aside; 0 where make_card_logits() would be null. `is_buffered`: the
+/// first layer lies on another device.
+uint64_t card_logits_bytes(const Model& model, const std::string& head, int64_t max_tokens, bool is_buffered);
 
 }  // namespace dgemma::cuda

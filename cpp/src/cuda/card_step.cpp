@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cuda/token_rows.h"
 #include "dgemma/dgemma.h"
 
 namespace dgemma::cuda {
@@ -43,14 +44,15 @@ void check_fits(const StepShape& shape) {
 }
 
 uint64_t card_step_bytes(const StepShape& shape, int max_kept) {
-    const size_t canvas = size(shape.logits.canvas), hidden = size(shape.hidden),
-                 padded = round_up(shape.logits.canvas, kTileRows);
+    const size_t canvas = size(shape.logits.canvas), padded = round_up(shape.logits.canvas, kTileRows);
     const size_t by_chunk = canvas * n_chunks(shape.logits) * (sizeof(ChunkStats) + sizeof(int32_t));
     const size_t by_position = canvas * (sizeof(RowState) + sizeof(PositionResult) + 4 * sizeof(int32_t));
+    const size_t tokens = size(shape.max_tokens) * sizeof(int32_t);
+    const size_t buffer = shape.is_buffered ? size(shape.max_tokens) * size(shape.hidden) * sizeof(float) : 0;
     const size_t lists = canvas * size(max_kept) * sizeof(KeptToken);
     const size_t flat =
         padded * (size(kSlab) * sizeof(uint16_t) + round_up(shape.hidden, kTileColumns) * sizeof(float));
-    return by_chunk + by_position + lists + flat + canvas * hidden * sizeof(float);
+    return by_chunk + by_position + tokens + lists + flat + buffer;
 }
 
 CardStep::CardStep(const StepShape& shape, const Embedding& embedding, float dropped_mass, int max_kept)
@@ -62,14 +64,15 @@ CardStep::CardStep(const StepShape& shape, const Embedding& embedding, float dro
       states_(size(shape.logits.canvas)),
       argmax_(size(shape.logits.canvas)),
       next_canvas_(size(shape.logits.canvas)),
+      tokens_(size(shape.max_tokens)),
       report_(sizeof(Report) + size(shape.logits.canvas) * sizeof(PositionResult)),
       offsets_(stats_.size()),
       n_kept_(size(shape.logits.canvas)),
       flat_rows_(size(shape.logits.canvas)),
       list_(size(shape.logits.canvas) * size(max_kept)),
       flat_probabilities_(round_up(shape.logits.canvas, kTileRows) * size(kSlab)),
-      flat_sums_(round_up(shape.logits.canvas, kTileRows) * round_up(shape.hidden, kTileColumns)),
-      soft_(size(shape.logits.canvas) * size(shape.hidden)) {
+      flat_sums_(round_up(shape.logits.canvas, kTileRows) * round_up(shape.hidden, kTileColumns)) {
+    if (shape.is_buffered) buffer_.emplace(size(shape.max_tokens) * size(shape.hidden));
     stream_.fill(argmax_.data(), 0xff, argmax_.n_bytes());  // -1: no step before
 }
 
@@ -85,6 +88,7 @@ void CardStep::summarise(const LogitRows& rows, const StepSite& site) {
 
 SamplerStep CardStep::sample(const float* logits, const StepRequest& request) {
     use_card_of(logits);
+    sampled_.clear();
     const LogitShape& shape = shape_.logits;
     summarise({logits, shape.canvas, shape.vocab, shape.soft_cap, static_cast<float>(1 / request.temperature)},
               request.site);
@@ -100,7 +104,9 @@ SamplerStep CardStep::sample(const float* logits, const StepRequest& request) {
     summary_ = found.summary;
     n_flat_ = found.n_flat;
     if (summary_.first_nan < shape.canvas) throw_not_a_number(summary_.first_nan);
-    return to_step(results.data(), shape.canvas);
+    SamplerStep step = to_step(results.data(), shape.canvas);
+    sampled_ = step.next_canvas;
+    return step;
 }
 
 void CardStep::condition_on(const float* z) {
@@ -110,15 +116,36 @@ void CardStep::condition_on(const float* z) {
     stream_.wait();
 }
 
+void CardStep::embed(const std::vector<int32_t>& tokens, float* rows) {
+    use_card_of(embedding_.rows);
+    const int n = static_cast<int>(tokens.size());
+    const bool is_sampled = tokens == sampled_;
+    if (!is_sampled) stream_.copy(tokens_.data(), tokens.data(), tokens.size() * sizeof(int32_t));
+    embed_tokens(is_sampled ? next_canvas_.data() : tokens_.data(), n, embedding_, place_for(rows), stream_);
+    send(rows, n);
+}
+
 void CardStep::self_conditioning(float* soft) {
-    use_card_of(rows_.logits);
-    sum_sparse_rows(rows_, stats_.data(), states_.data(), kept(), embedding_, soft_.data(), stream_);
+    use_card_of(embedding_.rows);
+    float* place = place_for(soft);
+    sum_sparse_rows(rows_, stats_.data(), states_.data(), kept(), embedding_, place, stream_);
     if (n_flat_ > 0) {
-        sum_flat_rows(rows_, states_.data(), kept(), embedding_, {flat_probabilities_.data(), flat_sums_.data()},
-                      soft_.data(), stream_);
+        sum_flat_rows(rows_, states_.data(), kept(), embedding_, {flat_probabilities_.data(), flat_sums_.data()}, place,
+                      stream_);
     }
-    stream_.copy(soft, soft_.data(), soft_.n_bytes());
-    stream_.wait();
+    send(soft, shape_.logits.canvas);
+}
+
+void CardStep::no_conditioning(float* soft) {
+    use_card_of(embedding_.rows);
+    const size_t n_bytes = size(shape_.logits.canvas) * size(shape_.hidden) * sizeof(float);
+    stream_.fill(place_for(soft), 0, n_bytes);
+    send(soft, shape_.logits.canvas);
+}
+
+/// n rows from the buffer to where they are wanted.
+void CardStep::send(float* rows, int n) {
+    if (buffer_) stream_.copy(rows, buffer_->data(), size(n) * size(shape_.hidden) * sizeof(float));
 }
 
 }  // namespace dgemma::cuda

@@ -1,6 +1,8 @@
-// The vocabulary's side of denoising steps on one card: owns what the kernels need besides the logits, and launches
-// them.
+// The vocabulary's side of the passes on one card: owns what the kernels need besides the logits, and launches them.
 #pragma once
+
+#include <optional>
+#include <vector>
 
 #include "cuda/card.h"
 #include "cuda/conditioning.h"
@@ -16,6 +18,8 @@ constexpr int kMaxKept = 4096;
 struct StepShape {
     LogitShape logits;
     int hidden;
+    int max_tokens;    // of one pass, at least the canvas
+    bool is_buffered;  // rows go to memory that is not the card's, so that kernels leave them in a buffer first
 };
 
 /// Whether the kernels' bounds hold; RequestError where they do not.
@@ -25,7 +29,8 @@ void check_fits(const StepShape& shape);
 /// What a CardStep takes on the card.
 uint64_t card_step_bytes(const StepShape& shape, int max_kept);
 
-/// Used by one thread at a time; every call returns when its work is done.
+/// Used by one thread at a time. What embed(), self_conditioning() and no_conditioning() fill is there once wait()
+/// returned.
 class CardStep {
   public:
     /// On the current card. `dropped_mass`: above 0, as in soft_embedding.h. The shape must fit.
@@ -36,8 +41,14 @@ class CardStep {
     SamplerStep sample(const float* logits, const StepRequest& request);
     /// z [canvas, n_vocab] on the card, in place of a step's logits.
     void condition_on(const float* z);
-    /// soft [canvas, hidden], on the card or the host, from the last of the two above.
+    /// rows [n, hidden]: those of n tokens of the vocabulary, at most max_tokens, times sqrt(hidden). Where they are
+    /// the last step's next canvas, nothing comes from the host.
+    void embed(const std::vector<int32_t>& tokens, float* rows);
+    /// soft [canvas, hidden] from the last sample() or condition_on().
     void self_conditioning(float* soft);
+    /// soft [canvas, hidden] = 0
+    void no_conditioning(float* soft);
+    void wait() const { stream_.wait(); }
 
     /// Of the last step: its mean entropy and whether its argmax was that of the step before.
     const StepSummary& summary() const { return summary_; }
@@ -53,6 +64,8 @@ class CardStep {
     };
 
     void summarise(const LogitRows& rows, const StepSite& site);
+    float* place_for(float* rows) { return buffer_ ? buffer_->data() : rows; }
+    void send(float* rows, int n);
     KeptTokens kept() const;
     Report* report() const { return reinterpret_cast<Report*>(report_.data()); }
     PositionResult* results() const { return reinterpret_cast<PositionResult*>(report_.data() + sizeof(Report)); }
@@ -67,12 +80,14 @@ class CardStep {
     Stream stream_;
     DeviceArray<ChunkStats> stats_;
     DeviceArray<RowState> states_;
-    DeviceArray<int32_t> argmax_, next_canvas_;
-    DeviceArray<char> report_;  // what goes to the host in one copy: a Report, then a PositionResult a position
+    DeviceArray<int32_t> argmax_, next_canvas_, tokens_;
+    std::vector<int32_t> sampled_;  // what next_canvas_ holds; empty: nothing of use
+    DeviceArray<char> report_;      // what goes to the host in one copy: a Report, then a PositionResult a position
     DeviceArray<int32_t> offsets_, n_kept_, flat_rows_;
     DeviceArray<KeptToken> list_;
     DeviceArray<uint16_t> flat_probabilities_;
-    DeviceArray<float> flat_sums_, soft_;
+    DeviceArray<float> flat_sums_;
+    std::optional<DeviceArray<float>> buffer_;  // [max_tokens, hidden], where is_buffered
 };
 
 }  // namespace dgemma::cuda

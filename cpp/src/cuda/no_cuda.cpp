@@ -17,7 +17,10 @@ std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, const Devic
     return nullptr;
 }
 
-uint64_t card_logits_bytes(const Model& /*model*/, const std::string& /*device*/) { return 0; }
+uint64_t card_logits_bytes(const Model& /*model*/, const std::string& /*head*/, int64_t /*max_tokens*/,
+                           bool /*is_buffered*/) {
+    return 0;
+}
 
 }  // namespace cuda
 }  // namespace dgemma

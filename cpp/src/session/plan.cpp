@@ -19,9 +19,16 @@ struct SessionBytes {
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
     uint64_t rows;                       // [hidden, n] F32 of both passes
     uint64_t logits, soft_scratch;
-    uint64_t pass_rows;                 // [hidden, n] F32 of the larger pass: its inputs on their way to another device
-    std::vector<uint64_t> card_logits;  // by device: what our kernels need beside the logits; 0 where the host does it
+    uint64_t pass_rows;    // [hidden, n] F32 of the larger pass: its inputs on their way to another device
+    uint64_t card_logits;  // what our kernels need beside the logits at most, on any device
 };
+
+/// What our kernels need beside the logits; 0 where the host does their work.
+uint64_t card_logits_bytes(const Model& model, const EngineOptions& options, const std::string& head,
+                           bool is_buffered) {
+    if (options.exact) return 0;
+    return cuda::card_logits_bytes(model, head, max_tokens(options, model.hparams()), is_buffered);
+}
 
 SessionBytes measure_session(const Model& model, const Devices& devices, const EngineOptions& options,
                              const std::vector<DeviceInfo>& there) {
@@ -46,7 +53,8 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
     bytes.soft_scratch = soft_embedding_bytes(static_cast<int>(h.canvas), model.weights().token_embd,
                                               dropped_mass(options), options.n_threads);
     for (const DeviceInfo& device : there) {
-        bytes.card_logits.push_back(options.exact ? 0 : cuda::card_logits_bytes(model, device.name));
+        const uint64_t here = card_logits_bytes(model, options, device.name, /*is_buffered=*/true);
+        bytes.card_logits = std::max(bytes.card_logits, here);
     }
     return bytes;
 }
@@ -79,12 +87,13 @@ DevicePlan show(const Model& model, const EngineOptions& options, const SessionB
     }
     plan.memory[name(cpu)]["compute"] += attention_scratch(model, options, placement.units, cpu);
     for (size_t i = 0; i < n_layer; ++i) plan.memory[name(placement.units[i])]["kv"] += bytes.kv[i];
-    const uint64_t card_logits = bytes.card_logits[static_cast<size_t>(placement.head())];
-    const bool copied = placement.head() != cpu && card_logits == 0;
+    const int first = placement.units.front(), head = placement.head();
+    const uint64_t card_logits = card_logits_bytes(model, options, plan.head, /*is_buffered=*/first != head);
     plan.memory[plan.head]["sampler"] += bytes.logits + card_logits;
-    const bool staged = placement.units.front() != cpu || card_logits > 0;
-    plan.memory[name(cpu)]["sampler"] +=
-        (card_logits == 0 ? bytes.soft_scratch : 0) + (copied ? bytes.logits : 0) + (staged ? bytes.pass_rows : 0);
+    if (card_logits == 0) {
+        const uint64_t on_their_way = (head != cpu ? bytes.logits : 0) + (first != cpu ? bytes.pass_rows : 0);
+        plan.memory[name(cpu)]["sampler"] += bytes.soft_scratch + on_their_way;
+    }
     return plan;
 }
 
@@ -160,8 +169,8 @@ KvShape cache_shape(const Model& model, const EngineOptions& options) {
 EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineOptions& options,
                        const std::vector<DeviceInfo>& there) {
     const SessionBytes bytes = measure_session(model, devices, options, there);
-    const uint64_t card_logits = *std::max_element(bytes.card_logits.begin(), bytes.card_logits.end());
-    PlacementInput input{model.tensor_sizes(), bytes.kv, bytes.logits + card_logits, bytes.card_compute, {}, {}};
+    const uint64_t with_head = bytes.logits + bytes.card_logits;
+    PlacementInput input{model.tensor_sizes(), bytes.kv, with_head, bytes.card_compute, {}, {}};
     for (size_t i = 0; i + 1 < there.size(); ++i) {
         const bool silent = there[i].free_bytes == 0 && there[i].total_bytes == 0;
         input.cards.push_back(there[i].name);
