@@ -11,16 +11,21 @@ PROMPT = [2, 105, 300, 301, 302, 106]
 
 def generate(model: str, seed: int, tokens: int = 48, layers: int = -1) -> list[dict[str, Any]]:
     """Every step of an answer."""
-    from dgemma import Engine, GenerationConfig, StepEvent
+    from dgemma import Engine, StepEvent
 
-    config = GenerationConfig(max_denoising_steps=12, entropy_bound=2.0, confidence_threshold=0.05)
     with Engine(model, n_ctx=128, n_threads=1, n_gpu_layers=layers) as engine:
-        events = engine.generate(PROMPT, max_new_tokens=tokens, seed=seed, config=config)
-        return [
-            {name: getattr(event, name) for name in ("block", "step", "canvas", "argmax", "accepted", "entropy")}
-            for event in events
-            if isinstance(event, StepEvent)
-        ]
+        events = engine.generate(PROMPT, max_new_tokens=tokens, seed=seed, config=_config())
+        return [_step(event) for event in events if isinstance(event, StepEvent)]
+
+
+def _config() -> Any:
+    from dgemma import GenerationConfig
+
+    return GenerationConfig(max_denoising_steps=12, entropy_bound=2.0, confidence_threshold=0.05)
+
+
+def _step(event: Any) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in ("block", "step", "canvas", "argmax", "accepted", "entropy")}
 
 
 def conditioned_logits(model: str, previous: np.ndarray) -> np.ndarray:
@@ -42,3 +47,29 @@ def sampler_memory(model: str) -> tuple[int, int]:
         session = engine.session()
         session.prefill(PROMPT)
         return planned, engine.memory["CPU"]["sampler"]
+
+
+def place(model: str, library: str) -> dict[str, Any]:
+    """By placement on two stand-in cards: every step of an answer, memory as planned and as taken, and what each step
+    moved between host and first card and how many of its graphs were repeated there."""
+    from engine.standin_worker import PLACEMENTS, RESERVE, ROOM, Cards
+
+    cards = Cards(library, [RESERVE + ROOM, RESERVE + ROOM])
+    return {name: _on_cards(model, cards, placement) for name, placement in PLACEMENTS.items()}
+
+
+def _on_cards(model: str, cards: Any, placement: dict[str, Any]) -> dict[str, Any]:
+    from dgemma import Engine, StepEvent
+
+    def counts() -> np.ndarray:
+        return np.array([[cards.moved(i), cards.graphs(i), cards.repeated(i)] for i in (0, 1)])
+
+    with Engine(model, n_ctx=256, n_threads=1, **placement) as engine:
+        planned, session = engine.memory, engine.session()
+        session.prefill(list(range(2, 60)))  # more than a canvas
+        steps, before = [], counts()
+        for event in session.generate(PROMPT, max_new_tokens=40, seed=3, config=_config()):
+            if isinstance(event, StepEvent):
+                steps.append({**_step(event), "counts": counts() - before})
+            before = counts()
+        return {"steps": steps, "planned": planned, "taken": engine.memory, "head": engine.plan.head}

@@ -9,6 +9,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,9 @@ struct Card {
     size_t total, used = 0, peak = 0;
     long passes_left = -1;  // until it is lost; -1: never
     long graphs = 0;        // computed so far
+    long repeated = 0;      // of them, those that were computed before with everything at the same addresses
+    uint64_t moved = 0;     // bytes, to and from the host
+    std::map<const Tensor*, uint64_t> seen;  // by its first node, as ggml-cuda tells graphs apart
     Type type{};
     Device device{};
     ggml_guid guid{};
@@ -126,10 +130,12 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
                             [](ggml_backend_buffer_t, Tensor* t, uint8_t value, size_t at, size_t n) {
                                 std::memset(bytes(t) + at, value, n);
                             },
-                            [](ggml_backend_buffer_t, Tensor* t, const void* from, size_t at, size_t n) {
+                            [](ggml_backend_buffer_t buffer, Tensor* t, const void* from, size_t at, size_t n) {
+                                card_of(buffer).moved += n;
                                 std::memcpy(bytes(t) + at, from, n);
                             },
-                            [](ggml_backend_buffer_t, const Tensor* t, void* to, size_t at, size_t n) {
+                            [](ggml_backend_buffer_t buffer, const Tensor* t, void* to, size_t at, size_t n) {
+                                card_of(buffer).moved += n;
                                 std::memcpy(to, bytes(t) + at, n);
                             },
                             nullptr,
@@ -146,11 +152,34 @@ ggml_backend_t as_cpu(ggml_backend_t backend) {
     return static_cast<ggml_backend_t>(reinterpret_cast<Backend*>(backend)->context);
 }
 
+/// Of all that ggml-cuda compares before it replays what it recorded of a graph.
+uint64_t fingerprint(ggml_cgraph* graph) {
+    uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+    const auto add = [&](const void* from, size_t n) {
+        for (size_t i = 0; i < n; ++i) hash = (hash ^ static_cast<const uint8_t*>(from)[i]) * 0x100000001b3;
+    };
+    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+        const Tensor* node = ggml_graph_node(graph, i);
+        add(node, sizeof *node);
+        for (const Tensor* source : node->src) {
+            if (source == nullptr) continue;
+            add(&source->data, sizeof source->data);
+            add(source->ne, sizeof source->ne);
+            add(source->nb, sizeof source->nb);
+        }
+    }
+    return hash;
+}
+
 ggml_status compute(ggml_backend_t backend, ggml_cgraph* graph) {
     Card& card = card_of(reinterpret_cast<Backend*>(backend)->device);
     if (card.passes_left == 0) return GGML_STATUS_FAILED;
     if (card.passes_left > 0) --card.passes_left;
     ++card.graphs;
+    uint64_t& before = card.seen[ggml_graph_node(graph, 0)];
+    const uint64_t now = fingerprint(graph);
+    card.repeated += now == before ? 1 : 0;
+    before = now;
     return ggml_backend_graph_compute(as_cpu(backend), graph);
 }
 
@@ -235,6 +264,8 @@ bool register_card(const char* name, uint64_t total) {
 uint64_t card_used(int card) { return cards[card]->used; }
 uint64_t card_peak(int card) { return cards[card]->peak; }
 int64_t card_graphs(int card) { return cards[card]->graphs; }
+int64_t card_repeated(int card) { return cards[card]->repeated; }
+uint64_t card_moved(int card) { return cards[card]->moved; }
 void resize_card(int card, uint64_t total) { cards[card]->total = total; }
 void lose_card(int card, int64_t passes) { cards[card]->passes_left = passes; }
 }

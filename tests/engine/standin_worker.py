@@ -28,7 +28,7 @@ class Cards:
 
     def __init__(self, library: str, sizes: list[int]) -> None:
         self._library = ctypes.CDLL(library)
-        for name in ("card_used", "card_peak", "card_graphs"):
+        for name in ("card_used", "card_peak", "card_graphs", "card_repeated", "card_moved"):
             getattr(self._library, name).restype = ctypes.c_uint64
         self._library.register_card.restype = ctypes.c_bool
         for index, size in enumerate(sizes):
@@ -41,6 +41,12 @@ class Cards:
 
     def graphs(self, card: int) -> int:
         return int(self._library.card_graphs(card))
+
+    def repeated(self, card: int) -> int:
+        return int(self._library.card_repeated(card))
+
+    def moved(self, card: int) -> int:
+        return int(self._library.card_moved(card))
 
     def lose(self, card: int, passes: int) -> None:
         self._library.lose_card(card, ctypes.c_int64(passes))

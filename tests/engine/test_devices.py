@@ -8,7 +8,6 @@ bit. Outside of it the CPU has its own products and a card ggml's fused GELU.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standin import build_cards
 from standin_worker import PLACEMENTS, RESERVE
 
-from dgemma._native import core, library_dir
+from dgemma._native import core
 
 Worker = Callable[[str, Path], Any]
 HERE = Path(__file__).parent
@@ -27,21 +27,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     """``worker(job, model)``: what a job of standin_worker.py found out, in a process of its own."""
-    libraries = library_dir()
-    assert libraries is not None
-    library = tmp_path_factory.mktemp("standin") / "standin.so"
-    include = libraries.parent.parent / "include"
-    options = ["-std=c++17", "-shared", "-fPIC", f"-I{include}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
-    command = [
-        os.environ.get("CXX", "c++"),
-        *options,
-        str(HERE / "standin.cpp"),
-        "-o",
-        str(library),
-        "-lggml",
-        "-lggml-base",
-    ]
-    subprocess.run(command, check=True)
+    library = build_cards(tmp_path_factory.mktemp("standin"))
 
     def run(job: str, model: Path) -> Any:
         parts = [sys.executable, str(HERE / "standin_worker.py"), str(library), str(model), job]
