@@ -72,4 +72,15 @@ def _on_cards(model: str, cards: Any, placement: dict[str, Any]) -> dict[str, An
             if isinstance(event, StepEvent):
                 steps.append({**_step(event), "counts": counts() - before})
             before = counts()
-        return {"steps": steps, "planned": planned, "taken": engine.memory, "head": engine.plan.head}
+        found = {"steps": steps, "planned": planned, "taken": engine.memory}
+        return {**found, "callers": _callers_canvases(engine)}
+
+
+def _callers_canvases(engine: Any) -> list[np.ndarray]:
+    """The logits of canvases that no sampler made: at first, conditioned, and after going back."""
+    n, session = engine.info.canvas_length, engine.session()
+    session.prefill(list(range(2, 60)))
+    first = session.denoise(range(100, 100 + n))
+    second = session.denoise(range(300, 300 + n), first / np.float32(0.7))
+    session.truncate(41)
+    return [first, second, session.denoise(range(100, 100 + n))]

@@ -65,6 +65,14 @@ def test_the_same_answers_wherever_the_parts_lie(ours: Placed, theirs: Placed, p
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
+def test_canvases_of_the_callers(ours: Placed, theirs: Placed, placement: str) -> None:
+    mine, yours = ours[placement]["callers"], theirs[placement]["callers"]
+    for a, b in zip(mine, yours, strict=True):
+        np.testing.assert_allclose(a, b, atol=2 * LAYERS_ROUNDING)
+    assert np.abs(mine[0] - mine[2]).max() > 100 * LAYERS_ROUNDING
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
 def test_placed_memory_is_what_was_planned(ours: Placed, placement: str) -> None:
     planned, taken = ours[placement]["planned"], ours[placement]["taken"]
     assert planned.keys() == taken.keys()

@@ -2,7 +2,8 @@
 //
 // Registered through ggml's public ggml_backend_device_register, they are to the engine what real cards are: their
 // memory is not the host's, so that every tensor that crosses over has to be copied, and operations that only the CPU
-// has are refused. ggml's headers for backends are private: what follows declares the same layouts for one version of
+// has are refused. They compute when they are waited for and not before, so that whoever reads too early reads what was
+// there before. ggml's headers for backends are private: what follows declares the same layouts for one version of
 // ggml, which register_cards() asks for.
 #include <ggml-backend.h>
 #include <ggml.h>
@@ -55,7 +56,7 @@ struct BackendTable {
     const char* (*name)(ggml_backend_t);
     void (*free)(ggml_backend_t);
     void* asynchronous[5];
-    void* synchronize;
+    void (*synchronize)(ggml_backend_t);
     void* plans[4];
     ggml_status (*compute)(ggml_backend_t, ggml_cgraph*);
     void* events[2];
@@ -101,6 +102,12 @@ struct Card {
     ggml_guid guid{};
 };
 std::vector<Card*> cards;
+
+/// What a backend was given and has not done.
+struct Queue {
+    ggml_backend_t cpu;
+    std::vector<ggml_cgraph*> graphs;
+};
 
 Card& card_of(ggml_backend_dev_t device) { return *static_cast<Card*>(reinterpret_cast<Device*>(device)->context); }
 Buffer& as_buffer(ggml_backend_buffer_t buffer) { return *reinterpret_cast<Buffer*>(buffer); }
@@ -148,8 +155,12 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     return ggml_backend_buffer_init(type, table, memory, size);
 }
 
-ggml_backend_t as_cpu(ggml_backend_t backend) {
-    return static_cast<ggml_backend_t>(reinterpret_cast<Backend*>(backend)->context);
+Queue& queue_of(ggml_backend_t backend) { return *static_cast<Queue*>(reinterpret_cast<Backend*>(backend)->context); }
+
+void synchronize(ggml_backend_t backend) {
+    Queue& queue = queue_of(backend);
+    for (ggml_cgraph* graph : queue.graphs) ggml_backend_graph_compute(queue.cpu, graph);
+    queue.graphs.clear();
 }
 
 /// Of all that ggml-cuda compares before it replays what it recorded of a graph.
@@ -180,7 +191,8 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph* graph) {
     const uint64_t now = fingerprint(graph);
     card.repeated += now == before ? 1 : 0;
     before = now;
-    return ggml_backend_graph_compute(as_cpu(backend), graph);
+    queue_of(backend).graphs.push_back(graph);
+    return GGML_STATUS_SUCCESS;
 }
 
 ggml_backend_t start_cpu() {
@@ -196,12 +208,14 @@ ggml_backend_t start(ggml_backend_dev_t device, const char*) {
     auto* backend = new Backend{};
     backend->guid = &card.guid;
     backend->device = device;
-    backend->context = start_cpu();
+    backend->context = new Queue{start_cpu(), {}};
     backend->table.name = [](ggml_backend_t b) { return card_of(reinterpret_cast<Backend*>(b)->device).name.c_str(); };
     backend->table.free = [](ggml_backend_t b) {
-        ggml_backend_free(as_cpu(b));
+        ggml_backend_free(queue_of(b).cpu);
+        delete &queue_of(b);
         delete reinterpret_cast<Backend*>(b);
     };
+    backend->table.synchronize = synchronize;
     backend->table.compute = compute;
     return reinterpret_cast<ggml_backend_t>(backend);
 }

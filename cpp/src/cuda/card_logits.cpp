@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "cuda/card_step.h"
+#include "cuda/ggml_order.h"
 #include "denoise/rows.h"
 
 namespace dgemma::cuda {
@@ -28,15 +29,19 @@ class CardLogits final : public StepLogits {
         : hparams_(model.hparams()), shape_(shape), pool_(pool), place_(hparams_, head, /*plan_only=*/false) {
         use_card_of(product()->data);
         step_.emplace(shape_, embedding_of(model.weights().head), dropped_mass, kMaxKept);
+        order_.emplace(head);
     }
 
     ggml_tensor* product() const override { return place_.tensor(); }
 
-    SamplerStep sample(const StepRequest& request) override { return step_->sample(logits(), request); }
+    SamplerStep sample(const StepRequest& request) override {
+        order_->after_ggml(step_->stream());
+        return step_->sample(logits(), request);
+    }
 
     void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) override {
         step_->embed(tokens, values(rows));
-        step_->wait();  // ggml's queue knows nothing of ours
+        hand_over();
     }
 
     void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
@@ -47,7 +52,7 @@ class CardLogits final : public StepLogits {
         } else {
             step_->no_conditioning(values(inputs.soft));
         }
-        step_->wait();
+        hand_over();
     }
 
     void condition_on(const float* z) override {
@@ -56,6 +61,7 @@ class CardLogits final : public StepLogits {
     }
 
     void read(float* to) override {
+        ggml_backend_synchronize(place_.head());
         ggml_backend_tensor_get(product(), to, 0, ggml_nbytes(product()));
         pool_.run(static_cast<int>(hparams_.canvas),
                   [&](int row) { soft_cap_row(to + row * hparams_.vocab, hparams_.vocab, hparams_.logit_softcap); });
@@ -66,6 +72,12 @@ class CardLogits final : public StepLogits {
     }
 
   private:
+    /// The passes' inputs to ggml, whose first layer has the head's queue or another.
+    void hand_over() {
+        if (shape_.is_buffered) return step_->wait();
+        order_->before_ggml(step_->stream());
+    }
+
     const float* logits() const { return static_cast<const float*>(product()->data); }
 
     const Hparams& hparams_;
@@ -73,6 +85,7 @@ class CardLogits final : public StepLogits {
     ThreadPool& pool_;
     LogitProduct place_;
     std::optional<CardStep> step_;  // made once the card is selected
+    std::optional<GgmlOrder> order_;
 };
 
 bool can_do(const Model& model, const StepShape& shape) {

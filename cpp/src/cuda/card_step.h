@@ -29,8 +29,8 @@ void check_fits(const StepShape& shape);
 /// What a CardStep takes on the card.
 uint64_t card_step_bytes(const StepShape& shape, int max_kept);
 
-/// Used by one thread at a time. What embed(), self_conditioning() and no_conditioning() fill is there once wait()
-/// returned.
+/// Used by one thread at a time. What embed(), self_conditioning() and no_conditioning() fill is there for whatever
+/// comes after stream(), and for the host once wait() returned.
 class CardStep {
   public:
     /// On the current card. `dropped_mass`: above 0, as in soft_embedding.h. The shape must fit.
@@ -49,6 +49,7 @@ class CardStep {
     /// soft [canvas, hidden] = 0
     void no_conditioning(float* soft);
     void wait() const { stream_.wait(); }
+    const Stream& stream() const { return stream_; }
 
     /// Of the last step: its mean entropy and whether its argmax was that of the step before.
     const StepSummary& summary() const { return summary_; }

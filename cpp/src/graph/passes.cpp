@@ -206,14 +206,19 @@ TokenInputs PassRunner::prepare(int64_t n_tokens) {
 }
 
 void PassRunner::run() {
-    const ggml_status status = ggml_backend_sched_graph_compute(sched_.get(), graph_);
+    start();
+    ggml_backend_sched_synchronize(sched_.get());
+}
+
+void PassRunner::start() {
+    const ggml_status status = ggml_backend_sched_graph_compute_async(sched_.get(), graph_);
+    if (status == GGML_STATUS_SUCCESS && !observer_error_) return;
+    ggml_backend_sched_synchronize(sched_.get());
     if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
     if (status == GGML_STATUS_ABORTED) throw Cancelled("the computation was stopped");
-    if (status != GGML_STATUS_SUCCESS) {
-        const char* instead = devices_.started().size() > 1 ? "; n_gpu_layers=0 runs on the CPU alone" : "";
-        throw BackendError("a device failed in the middle of a pass on " + started_names() + " (" +
-                           ggml_status_to_string(status) + ")" + instead);
-    }
+    const char* instead = devices_.started().size() > 1 ? "; n_gpu_layers=0 runs on the CPU alone" : "";
+    throw BackendError("a device failed in the middle of a pass on " + started_names() + " (" +
+                       ggml_status_to_string(status) + ")" + instead);
 }
 
 std::string PassRunner::started_names() const {

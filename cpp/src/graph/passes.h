@@ -35,8 +35,11 @@ class PassRunner {
 
     /// Makes ready for one pass over n tokens at the cache's n_past; what it reads of them is for the caller to fill.
     TokenInputs prepare(int64_t n_tokens);
-    /// The pass that was prepared. Cancelled if the devices' stop function said so.
+    /// Computes the pass that was prepared. Cancelled if the devices' stop function said so.
     void run();
+    /// The same, but may return before it is done: whoever reads what it leaves has to wait for the device that left
+    /// it.
+    void start();
 
     /// Lets `observer` see the nodes of every later run; null: nobody, which is how it begins and costs nothing.
     void observe(NodeObserver* observer);

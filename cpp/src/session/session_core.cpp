@@ -92,7 +92,7 @@ void SessionCore::compute_logits(const std::vector<int32_t>& canvas, bool condit
     if (stopping()) throw Cancelled("the computation was stopped");
     if (timer_) timer_->end("self_conditioning");
     cache_.begin_write(canvas_length());
-    decoder_.run();
+    decoder_.start();
 }
 
 void SessionCore::collect_inputs() {

@@ -28,7 +28,7 @@ class SessionCore final : public Denoiser {
     int room() const override { return cache_.shape().n_ctx - cache_.n_past(); }
     void encode(const std::vector<int32_t>& tokens) override;
     SamplerStep denoise(const std::vector<int32_t>& canvas, bool conditioned, const StepRequest& request) override;
-    /// The same step for a caller who samples himself: logits() holds the product then.
+    /// The same step for a caller who samples himself and reads logits() next.
     void compute_logits(const std::vector<int32_t>& canvas, bool conditioned);
     StepLogits& logits() { return *logits_; }
 

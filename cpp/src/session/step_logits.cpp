@@ -30,6 +30,7 @@ HostLogits::HostLogits(const Model& model, const Devices& devices, float dropped
 }
 
 void HostLogits::fetch() {
+    ggml_backend_synchronize(place_.head());
     if (!copy_.empty()) ggml_backend_tensor_get(product(), logits_, 0, ggml_nbytes(product()));
 }
 

@@ -22,15 +22,18 @@ class StepLogits {
   public:
     virtual ~StepLogits() = default;
 
-    /// [vocab, canvas] F32 in a buffer: where the decoder's graph leaves the product, before the soft-cap.
+    /// [vocab, canvas] F32 in a buffer: where the decoder's graph leaves the product, before the soft-cap. sample() and
+    /// read() wait for it; once they return, nothing is going on in any device.
     virtual ggml_tensor* product() const = 0;
     /// One step of the sampler on the product. What the next step conditions on is kept in its place.
     virtual SamplerStep sample(const StepRequest& request) = 0;
 
-    /// Fills `rows` [hidden, n], the encoder's input, for n tokens of the vocabulary.
+    // What the next two fill is there for the pass that is run next, but not yet for the host.
+
+    /// `rows` [hidden, n], the encoder's input, of n tokens of the vocabulary.
     virtual void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) = 0;
-    /// Fills the decoder's inputs for a canvas: its rows, and the softmax of what sample() or condition_on() left,
-    /// times the embedding (soft_embedding.h); zeros unless `conditioned`. Unfinished once `stopping` is true.
+    /// The decoder's inputs for a canvas: its rows, and the softmax of what sample() or condition_on() left, times the
+    /// embedding (soft_embedding.h); zeros unless `conditioned`. Unfinished once `stopping` is true.
     virtual void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
                               const std::function<bool()>& stopping) = 0;
 

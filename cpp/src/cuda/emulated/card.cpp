@@ -5,6 +5,8 @@
 #include <cstring>
 #include <new>
 
+#include "cuda/ggml_order.h"
+
 namespace dgemma::cuda {
 namespace {
 
@@ -38,5 +40,13 @@ void Stream::copy(void* to, const void* from, size_t n_bytes) const { std::memcp
 void Stream::fill(void* memory, int value, size_t n_bytes) const { std::memset(memory, value, n_bytes); }
 
 void Stream::wait() const {}
+
+// A stream's work is done when it is given.
+GgmlOrder::GgmlOrder(ggml_backend_t backend) : backend_(backend), event_(nullptr) {}
+GgmlOrder::~GgmlOrder() = default;
+
+void GgmlOrder::after_ggml(const Stream& /*stream*/) const { ggml_backend_synchronize(backend_); }
+
+void GgmlOrder::before_ggml(const Stream& /*stream*/) const {}
 
 }  // namespace dgemma::cuda
