@@ -17,7 +17,7 @@ from dgemma import _core
 from dgemma.convert import convert
 from oracle.cases import checkpoint_for, load_case
 
-HIDDEN, CANVAS, VOCAB = 64, 16, 512
+HIDDEN, FFN, CANVAS, VOCAB = 64, 96, 16, 512
 Placed = dict[str, dict[str, Any]]
 
 
@@ -95,6 +95,12 @@ def test_a_step_moves_nothing_through_the_host(ours: Placed, theirs: Placed) -> 
     assert (later_steps(ours["one card"])[:, :, 0] == 0).all()
     by_host = later_steps(theirs["one card"])[:, 1, 0]
     assert (by_host == 4 * CANVAS * (2 * HIDDEN + VOCAB)).all()
+
+
+def test_only_the_first_layers_card_reads_the_inputs(ours: Placed) -> None:
+    """Another would take a copy without waiting for our queue. What crosses are one product's operand and result."""
+    moved = later_steps(ours["conditioning on the other card"])[:, 0, 0]
+    assert (moved == 4 * CANVAS * (FFN + HIDDEN)).all()
 
 
 @pytest.mark.parametrize("placement", ["one card", "split", "experts on the CPU"])

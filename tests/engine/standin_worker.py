@@ -106,6 +106,7 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
     "some experts": {"n_cpu_moe": 2, "tensor_split": [2, 1]},
     "by pattern": {"override_tensor": ["blk\\.1\\.ffn_gate_up_exps=CPU", "attn_q=CARD1", "token_embd=CPU"]},
     "experts on the other card": {"main_gpu": 0, "override_tensor": "exps=CARD1"},
+    "conditioning on the other card": {"main_gpu": 0, "override_tensor": "self_cond_down=CARD1"},
 }
 
 

@@ -48,7 +48,7 @@ class CardLogits final : public StepLogits {
                       const std::function<bool()>& /*stopping*/) override {
         step_->embed(canvas, values(inputs.rows));
         if (conditioned) {
-            step_->self_conditioning(values(inputs.soft));  // milliseconds: not worth stopping in its middle
+            step_->self_conditioning(values(inputs.soft));  // milliseconds: not worth stopping
         } else {
             step_->no_conditioning(values(inputs.soft));
         }

@@ -102,9 +102,21 @@ void PassRunner::keep_inputs() {
     }
 }
 
+/// What reads the tokens' inputs does so on their device: a copy to another one would not wait for the queue that fills
+/// them there.
+void PassRunner::keep_readers() {
+    ggml_backend_t first = devices_.get(model_.units().front());
+    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
+        ggml_tensor* node = ggml_graph_node(graph_, i);
+        for (const ggml_tensor* source : node->src) {
+            const bool is_input = source != nullptr && (source == inputs_.tokens.rows || source == inputs_.tokens.soft);
+            if (is_input) ggml_backend_sched_set_tensor_backend(sched_.get(), node, first);
+        }
+    }
+}
+
 void PassRunner::build(const PassShape& shape, bool as_card) {
     const Hparams& h = model_.hparams();
-    const ModelWeights& w = model_.weights();
     ggml_backend_sched_reset(sched_.get());
     allocated_ = false;
     masked_past_ = -1;
@@ -117,13 +129,17 @@ void PassRunner::build(const PassShape& shape, bool as_card) {
     graph_ = ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
     inputs_ = new_inputs(ctx, shape, h.hidden, devices_.count());
     keep_inputs();
-    const GraphScope g{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), pieces_, as_card, exact_};
+    build_nodes({ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), pieces_, as_card, exact_});
+    keep_readers();
+}
 
-    ggml_tensor* x = inputs_.tokens.rows;
+void PassRunner::build_nodes(const GraphScope& g) {
+    const ModelWeights& w = model_.weights();
+    ggml_tensor* x = g.inputs.tokens.rows;
     if (pass_ == Pass::kDecoder) {
-        x = end_part(build_norm(g, ggml_add(ctx, x, build_decoder_input(g)), nullptr), "embedding");
+        x = end_part(build_norm(g, ggml_add(g.ctx, x, build_decoder_input(g)), nullptr), "embedding");
     }
-    const size_t last = h.layers.size() - 1;
+    const size_t last = w.layers.size() - 1;
     for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
     if (pass_ == Pass::kEncoder) {
         // Nothing reads the encoder's output: of the last layer only the keys and values are wanted.

@@ -49,8 +49,10 @@ class PassRunner {
   private:
     static bool show(ggml_tensor* node, bool ask, void* runner);
     void keep_inputs();
+    void keep_readers();
     void build(const PassShape& shape, bool as_card = false);
     ggml_tensor* build_decoder_input(const GraphScope& g);
+    void build_nodes(const GraphScope& g);
     void check_supported() const;
     std::string started_names() const;
     void fill_layer_inputs();

@@ -87,9 +87,8 @@ void SessionCore::compute_logits(const std::vector<int32_t>& canvas, bool condit
                            std::to_string(cache_.n_past()) + " are taken; a larger n_ctx holds more");
     }
     if (timer_) timer_->begin();
-    const auto stopping = [&] { return engine_.worker().stopping(); };
-    logits_->embed_canvas(canvas, conditioned, decoder_.prepare(canvas_length()), stopping);
-    if (stopping()) throw Cancelled("the computation was stopped");
+    logits_->embed_canvas(canvas, conditioned, decoder_.prepare(canvas_length()),
+                          [&] { return engine_.worker().stopping(); });
     if (timer_) timer_->end("self_conditioning");
     cache_.begin_write(canvas_length());
     decoder_.start();

@@ -70,6 +70,7 @@ void HostLogits::embed_canvas(const std::vector<int32_t>& canvas, bool condition
         soft_embedding(logits_, static_cast<int>(canvas.size()), model_.weights().token_embd, dropped_mass_, to, pool_,
                        stopping);
     });
+    if (stopping()) throw Cancelled("the computation was stopped");
 }
 
 void HostLogits::condition_on(const float* z) { std::copy_n(z, ggml_nelements(product()), logits_); }

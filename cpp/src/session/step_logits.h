@@ -33,7 +33,8 @@ class StepLogits {
     /// `rows` [hidden, n], the encoder's input, of n tokens of the vocabulary.
     virtual void embed(const std::vector<int32_t>& tokens, ggml_tensor* rows) = 0;
     /// The decoder's inputs for a canvas: its rows, and the softmax of what sample() or condition_on() left, times the
-    /// embedding (soft_embedding.h); zeros unless `conditioned`. Unfinished once `stopping` is true.
+    /// embedding (soft_embedding.h); zeros unless `conditioned`. Where that takes long, Cancelled once `stopping` is
+    /// true.
     virtual void embed_canvas(const std::vector<int32_t>& canvas, bool conditioned, const TokenInputs& inputs,
                               const std::function<bool()>& stopping) = 0;
 
