@@ -15,7 +15,7 @@ struct Routing {
 /// On the raw residual: routing on a normed state is a known way to get stray tokens.
 Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used;
-    ggml_tensor* r = ggml_mul(g.ctx, build_norm(g, residual, nullptr), w.router_scale);
+    ggml_tensor* r = build_norm(g, residual, w.router_scale);
     r = ggml_scale(g.ctx, r, 1.0f / std::sqrt(static_cast<float>(g.h.hidden)));
     ggml_tensor* probs = ggml_soft_max(g.ctx, ggml_mul_mat(g.ctx, w.router, r));                  // [experts, n]
     ggml_tensor* experts = ggml_argsort_top_k(g.ctx, probs, static_cast<int>(g.h.experts_used));  // [used, n]

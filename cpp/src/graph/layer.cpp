@@ -1,5 +1,6 @@
 #include "graph/layer.h"
 
+#include "cpu/norm.h"
 #include "cpu/products.h"
 #include "graph/parts.h"
 
@@ -28,6 +29,7 @@ ggml_tensor* build_product(const GraphScope& g, ggml_tensor* weight, ggml_tensor
 }
 
 ggml_tensor* build_norm(const GraphScope& g, ggml_tensor* x, ggml_tensor* weight) {
+    if (weight != nullptr && !g.exact && !on_card(g, weight)) return build_cpu_norm(g.ctx, x, weight, g.h.rms_eps);
     ggml_tensor* normed = ggml_rms_norm(g.ctx, x, g.h.rms_eps);
     return weight == nullptr ? normed : ggml_mul(g.ctx, normed, weight);
 }
