@@ -1,4 +1,5 @@
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "bindings.h"
 #include "dgemma/dgemma.h"
@@ -11,7 +12,8 @@ using Weights = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device
 using Columns = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-Array2<float> multiply_rows(const Weights& weights, const std::string& type, const Columns& columns) {
+Array2<float> multiply_rows(const Weights& weights, const std::string& type, const Columns& columns,
+                            const std::string& kernel) {
     const size_t n_rows = weights.shape(0), n_cols = columns.shape(1), n = columns.shape(0);
     if (weights.shape(1) != dgemma::row_bytes(type, static_cast<int64_t>(n_cols))) {
         throw nb::value_error("the weights' rows do not have as many values as the columns");
@@ -21,7 +23,7 @@ Array2<float> multiply_rows(const Weights& weights, const std::string& type, con
     {
         const nb::gil_scoped_release release;
         dgemma::multiply_rows({type, static_cast<int64_t>(n_rows), static_cast<int64_t>(n_cols), weights.data(),
-                               static_cast<int64_t>(n), columns.data(), data});
+                               static_cast<int64_t>(n), columns.data(), data, kernel});
     }
     return Array2<float>(data, {n, n_rows}, owner);
 }
@@ -65,11 +67,13 @@ Array3<float> attend_rows(const Heads& q, const Heads& k, const Heads& v, const 
 void init_products(nb::module_& m) {
     m.def("has_own_product", &dgemma::has_own_product, "type"_a,
           "Whether this processor has a kernel of ours for products with weights of a type.");
-    m.def("multiply_rows", &multiply_rows, "weights"_a, "type"_a, "columns"_a,
-          nb::sig("def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32]) -> "
-                  "NDArray[numpy.float32]"),
-          "Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m]. Raises RequestError where there "
-          "is no kernel.");
+    m.def("product_kernels", &dgemma::product_kernels,
+          "The kernels for such products that this processor can run, the fastest first, which the engine uses.");
+    m.def("multiply_rows", &multiply_rows, "weights"_a, "type"_a, "columns"_a, "kernel"_a = "",
+          nb::sig("def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32], "
+                  "kernel: str = '') -> NDArray[numpy.float32]"),
+          "Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m], by one of product_kernels(), or "
+          "the first. Raises RequestError where there is no kernel.");
     m.def("multiply_soft", &multiply_soft, "z"_a, "embedding"_a, "type"_a, "n_cols"_a, "dropped_mass"_a, "n_threads"_a,
           nb::sig("def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, "
                   "n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]"),

@@ -164,9 +164,14 @@ def has_own_product(type: str) -> bool:
     Whether this processor has a kernel of ours for products with weights of a type.
     """
 
-def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
+def product_kernels() -> list[str]:
     """
-    Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m]. Raises RequestError where there is no kernel.
+    The kernels for such products that this processor can run, the fastest first, which the engine uses.
+    """
+
+def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32], kernel: str = '') -> NDArray[numpy.float32]:
+    """
+    Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m], by one of product_kernels(), or the first. Raises RequestError where there is no kernel.
     """
 
 def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 GROUP = 32
 _IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
-_BYTES = {
+BYTES = {
     "Q4_0": 18,
     "Q4_1": 20,
     "Q5_0": 22,
@@ -33,8 +33,8 @@ class Weights:
 
 def take_apart(rows: NDArray[np.uint8], kind: str) -> Weights:
     """Rows of bytes, of a type whose blocks have 32 or 256 values."""
-    blocks = rows.reshape(len(rows), -1, _BYTES[kind])
-    q, scales, mins = (_small if _BYTES[kind] < 100 else _large)(blocks, kind)
+    blocks = rows.reshape(len(rows), -1, BYTES[kind])
+    q, scales, mins = (_small if BYTES[kind] < 100 else _large)(blocks, kind)
     flat = [np.ascontiguousarray(x).reshape(len(rows), -1) for x in (q, scales, mins)]
     return Weights(flat[0].astype(np.int64), flat[1], flat[2])
 

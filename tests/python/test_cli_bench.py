@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from dgemma._core import product_kernels
 from dgemma.bench import compare_reports, differences
 from dgemma.bench.work import Work, step_work
 from dgemma.cli import app
@@ -51,6 +52,12 @@ def test_the_last_line_is_json(report: dict[str, Any]) -> None:
         assert 0 < spread["least"] <= spread["median"] <= spread["most"]
     assert set(report["memory"]["CPU"]) == {"weights", "kv", "compute", "sampler"}
     assert 0 <= report["answer"]["tokens"] <= 2 * 256
+
+
+def test_the_kernel_is_named(report: dict[str, Any], output: str) -> None:
+    kernels = product_kernels()
+    assert report["int8_kernel"] == (kernels[0] if kernels else None)
+    assert f"int8 kernel: {kernels[0] if kernels else 'none'}" in output.splitlines()
 
 
 def test_the_plan_stands_beside_what_was_taken(report: dict[str, Any]) -> None:

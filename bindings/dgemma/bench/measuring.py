@@ -77,6 +77,7 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
     report["own_bytes"] = own - before if own is not None and before is not None else None
     progress("limits")
     report["limits"] = machine.limits(report["threads"])
+    report["int8_kernel"] = machine.int8_kernel()
     progress("parts")
     report["parts"] = {
         rows: _parts(engine, session, path, prompt, _config(engine, plan, ROWS[rows]), report["limits"])

@@ -157,11 +157,16 @@ bool needs_importance(const std::string& type);
 
 // ---------------------------------------------------------------------------------------------------- products
 
-/// Whether this processor has a kernel of ours for products with weights of a type; ggml's are used otherwise.
+/// Our kernels for products with quantised weights that this processor can run, by its extensions, the fastest first,
+/// which is the one that the engine uses.
+std::vector<std::string> product_kernels();
+
+/// Whether it has one for weights of a type; ggml's are used otherwise.
 bool has_own_product(const std::string& type);
 
 /// Rows of weights times columns, as the engine multiplies on such a processor: the columns rounded to 8 bits in groups
-/// of 32 (cpp/src/cpu/int8_rows.h). RequestError where has_own_product() says no, or the sizes are not multiples of 32.
+/// of 32 (cpp/src/cpu/int8_rows.h). RequestError where has_own_product() says no, the kernel is not one of
+/// product_kernels(), or the sizes are not multiples of 32.
 struct RowProduct {
     std::string type;
     int64_t n_rows, n_cols;  // of the weights
@@ -169,6 +174,7 @@ struct RowProduct {
     int64_t n;
     const float* columns;  // [n, n_cols]
     float* result;         // [n, n_rows]
+    std::string kernel;    // empty: the first; all give the same bits
 };
 void multiply_rows(const RowProduct& product);
 

@@ -7,8 +7,6 @@
 // group is exact and is added to the result in F32. So a group moves a result by at most
 //
 //     A (32 a / 510 + P / 254),    P: the sum of its probabilities.
-//
-// For processors with has_int8_products (cpu/panel.h).
 #pragma once
 
 #include <cstdint>
@@ -18,6 +16,9 @@
 namespace dgemma {
 
 constexpr int64_t kStrip = 64;  // columns of the embedding that are multiplied at a time
+
+/// Whether this processor has a kernel for it.
+bool has_group_product();
 
 /// 32 tokens by 64 columns.
 struct alignas(64) TokenGroup {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/group_product.h"
+#include "cpu/has_avx512.h"
 
 namespace dgemma {
 namespace {
@@ -64,6 +65,8 @@ void multiply(const TokenGroup& tokens, const ProbabilityGroup& p, const int32_t
 }
 
 }  // namespace
+
+bool has_group_product() { return has_avx512_vnni(); }
 
 void quantise_tokens(const float* rows, int64_t stride, TokenGroup& to) {
     for (int64_t c = 0; c < kStrip; c += 16) {

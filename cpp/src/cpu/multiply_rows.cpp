@@ -8,11 +8,29 @@
 
 namespace dgemma {
 
+namespace {
+
+const PanelKernel& find_kernel(const std::string& name) {
+    for (const PanelKernel* kernel : panel_kernels()) {
+        if (kernel->name == name) return *kernel;
+    }
+    throw RequestError("there is no kernel " + name + " here");
+}
+
+}  // namespace
+
+std::vector<std::string> product_kernels() {
+    std::vector<std::string> names;
+    for (const PanelKernel* kernel : panel_kernels()) names.emplace_back(kernel->name);
+    return names;
+}
+
 bool has_own_product(const std::string& type) { return can_multiply_panels(weight_type(type)); }
 
 void multiply_rows(const RowProduct& product) {
     const ggml_type type = weight_type(product.type);
     if (!can_multiply_panels(type)) throw RequestError("there is no product of ours for " + product.type + " here");
+    const PanelKernel& kernel = product.kernel.empty() ? *panel_kernels().front() : find_kernel(product.kernel);
     if (product.n_cols % kGroup != 0 || product.n_rows % kPanelRows != 0) {
         throw RequestError("rows and columns must be multiples of 32");
     }
@@ -29,7 +47,7 @@ void multiply_rows(const RowProduct& product) {
     for (int64_t first = 0; first < product.n_rows; first += kPanelRows) {
         const auto* weights = static_cast<const uint8_t*>(product.weights) + first * bytes;
         const PanelRows rows{weights, bytes, k, type};
-        multiply_panel(rows, rows, columns.data(), product.n, out);
+        kernel.multiply(rows, rows, columns.data(), product.n, out);
         for (int64_t i = 0; i < product.n; ++i) {
             std::copy_n(out[i], kPanelRows, product.result + i * product.n_rows + first);
         }

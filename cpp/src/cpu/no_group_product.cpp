@@ -3,6 +3,8 @@
 
 namespace dgemma {
 
+bool has_group_product() { return false; }
+
 void quantise_tokens(const float* /*rows*/, int64_t /*stride*/, TokenGroup& /*to*/) {}
 
 float quantise_probabilities(const float* /*p*/, int64_t /*count*/, uint8_t* /*q*/) { return 0; }

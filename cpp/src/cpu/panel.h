@@ -12,18 +12,14 @@
 #include <ggml.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "cpu/int8_rows.h"
 
 namespace dgemma {
 
 constexpr int64_t kPanelRows = 32;
-
-/// Whether this processor has what our products in 8 bits are made of.
-bool has_int8_products();
-
-/// Whether it has, and the type is one that can be unpacked.
-bool can_multiply_panels(ggml_type type);
+constexpr int64_t kPanelValues = 256;  // of a row, at most
 
 /// 32 rows of weights: k values each, a multiple of 32, of a type that can be multiplied, `stride` bytes apart.
 struct PanelRows {
@@ -34,7 +30,28 @@ struct PanelRows {
 
 /// out[c][0 … 31] = the rows times column c, for n columns. next: the rows of the next call, which are fetched
 /// meanwhile.
+using MultiplyPanel = void (*)(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
+                               float (*out)[kPanelRows]);
+
+/// For processors with an extension. All kernels give the same bits: the sums of integers are exact, and what is done
+/// in F32 is done in one order.
+struct PanelKernel {
+    const char* name;  // of the extension
+    bool (*supported)();
+    bool (*can_multiply)(ggml_type type);
+    MultiplyPanel multiply;
+};
+
+/// Those that this processor supports, the fastest first, which is the one that is used.
+const std::vector<const PanelKernel*>& panel_kernels();
+
+/// Whether there is one, and for this type.
+bool can_multiply_panels(ggml_type type);
+
+/// With the first kernel, which can_multiply_panels().
 void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
                     float (*out)[kPanelRows]);
+
+extern const PanelKernel kAvx512Panels, kAvx2Panels;
 
 }  // namespace dgemma

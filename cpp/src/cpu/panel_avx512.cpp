@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/has_avx512.h"
+#include "cpu/prefetch.h"
+
 namespace dgemma {
 namespace {
 
@@ -11,27 +14,6 @@ Placer find_placer(ggml_type type) {
     const Placer placer = find_placer_32(type);
     return placer != nullptr ? placer : find_placer_256(type);
 }
-
-/// Asks for the bytes of the next panel, a few rows at a time: 32 rows are too many streams for the processor to see
-/// coming, and all of them at once are more than it can wait for while it computes.
-class Prefetch {
-  public:
-    Prefetch(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker)
-        : stride_(rows.stride),
-          bytes_(count / unpacker.block * unpacker.bytes),
-          next_(rows.data + first / unpacker.block * unpacker.bytes) {}
-
-    void ask(int64_t rows) {
-        for (; rows > 0 && left_ > 0; --rows, --left_, next_ += stride_) {
-            const uint8_t* line = next_ - reinterpret_cast<uintptr_t>(next_) % 64;
-            for (; line < next_ + bytes_; line += 64) _mm_prefetch(line, _MM_HINT_T0);
-        }
-    }
-
-  private:
-    int64_t stride_, bytes_, left_ = kPanelRows;
-    const uint8_t* next_;
-};
 
 void fill_panel(const PanelRows& rows, int64_t first, int64_t count, const Unpacker& unpacker, Placer place,
                 Panel& panel) {
@@ -150,30 +132,23 @@ void add_panel(const Panel& panel, const Int8Row* columns, int64_t n, int64_t gr
     }
 }
 
-}  // namespace
+bool can_multiply(ggml_type type) { return find_placer(type) != nullptr; }
 
-bool has_int8_products() {
-    static const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                             __builtin_cpu_supports("avx512vnni");
-    return able;
-}
-
-bool can_multiply_panels(ggml_type type) { return has_int8_products() && find_unpacker(type) != nullptr; }
-
-void multiply_panel(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
-                    float (*out)[kPanelRows]) {
+void multiply(const PanelRows& rows, const PanelRows& next, const Int8Row* columns, int64_t n,
+              float (*out)[kPanelRows]) {
     const Unpacker& unpacker = *find_unpacker(rows.type);
     const Placer place = find_placer(rows.type);
     std::fill_n(out[0], n * kPanelRows, 0.0f);
     Panel panel;
-    for (int64_t first = 0; first < rows.k; first += kUnpacked) {
-        const int64_t count = std::min(kUnpacked, rows.k - first), rest = rows.k - first - count;
+    for (int64_t first = 0; first < rows.k; first += kPanelValues) {
+        const int64_t count = std::min(kPanelValues, rows.k - first);
         fill_panel(rows, first, count, unpacker, place, panel);
-        const Prefetch ahead = rest > 0 ? Prefetch(rows, first + count, std::min(kUnpacked, rest), unpacker)
-                                        : Prefetch(next, 0, std::min(kUnpacked, next.k), *find_unpacker(next.type));
-        add_panel(panel, columns, n, first / kGroup, count / kGroup, ahead, out);
+        add_panel(panel, columns, n, first / kGroup, count / kGroup, after_panel(rows, next, first), out);
     }
 }
+
+}  // namespace
+
+const PanelKernel kAvx512Panels{"AVX-512 VNNI", has_avx512_vnni, can_multiply, multiply};
 
 }  // namespace dgemma

@@ -15,10 +15,10 @@ constexpr int64_t kHalf = 16;  // rows of a register
 
 /// 32 rows of at most 256 values, unpacked. `sub`: 16 or 32 values share a scale.
 struct alignas(64) Panel {
-    int8_t values[kUnpacked / 4][2][kHalf][4];  // four values of each row
-    int32_t starts[kUnpacked / 16][2][kHalf];   // -128 * (sum of the values): the activations' offset, by sub
-    float scales[kUnpacked / 16][2][kHalf];     // by sub
-    float mins[kUnpacked / kGroup][2][kHalf];   // where the type has them
+    int8_t values[kPanelValues / 4][2][kHalf][4];  // four values of each row
+    int32_t starts[kPanelValues / 16][2][kHalf];   // -128 * (sum of the values): the activations' offset, by sub
+    float scales[kPanelValues / 16][2][kHalf];     // by sub
+    float mins[kPanelValues / kGroup][2][kHalf];   // where the type has them
     int64_t sub;
     bool has_min;
 };

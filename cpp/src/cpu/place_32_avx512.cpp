@@ -109,7 +109,7 @@ void place_block(const __m512i* dwords, int at, int64_t group, int half, Panel& 
 template <typename Type>
 void place(const uint8_t* blocks, int64_t stride, int64_t count, int half, Panel& panel) {
     constexpr int kDwords = 2 * Type::kBytes / 4;
-    __m512i dwords[(kUnpacked / kGroup / 2 * kDwords + 15) / 16 * 16];
+    __m512i dwords[(kPanelValues / kGroup / 2 * kDwords + 15) / 16 * 16];
     load_dwords(blocks, stride, count / kGroup * Type::kBytes, dwords);
     for (int64_t group = 0; group < count / kGroup; group += 2) {
         const __m512i* pair = dwords + group / 2 * kDwords;

@@ -23,7 +23,7 @@ struct Unpacker {
     void (*unpack)(const uint8_t* blocks, Unpacked& to, int64_t count);  // `count` values, at most kUnpacked
 };
 
-/// Null for a type that there is none for.
+/// Null for a type or a processor that there is none for.
 const Unpacker* find_unpacker(ggml_type type);
 
 /// n values as floats; n is a multiple of the type's block. Asks for the next n values' bytes meanwhile: a caller that

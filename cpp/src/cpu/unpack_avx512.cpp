@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/has_avx512.h"
 #include "cpu/unpack.h"
 
 namespace dgemma {
@@ -152,6 +153,7 @@ constexpr Unpacker kQ6K{256, 210, 16, false, unpack_q6_k};
 }  // namespace
 
 const Unpacker* find_unpacker(ggml_type type) {
+    if (!has_avx512_vnni()) return nullptr;
     switch (type) {
         case GGML_TYPE_Q4_0:
             return &kQ4_0;

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "cpu/panel.h"
+#include "cpu/group_product.h"
 #include "denoise/rows.h"
 #include "dgemma/dgemma.h"
 #include "model/devices.h"
@@ -13,7 +13,7 @@ namespace dgemma {
 namespace {
 
 bool is_rounded(const ggml_tensor* embedding, float dropped_mass) {
-    return dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_int8_products();
+    return dropped_mass > 0 && embedding->type != GGML_TYPE_F32 && has_group_product();
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/panel.h"
 #include "cpu/unpack.h"
 
 namespace dgemma {
@@ -44,7 +43,7 @@ std::vector<uint8_t> find_mass(const ProbabilityProduct& product, int64_t piece)
 void unpack_tokens(const ggml_tensor* embedding, int64_t from, int64_t count, int64_t first, int64_t n, float* to,
                    int64_t stride) {
     const auto* base = static_cast<const uint8_t*>(embedding->data) + ggml_row_size(embedding->type, first);
-    const Unpacker* unpacker = can_multiply_panels(embedding->type) ? find_unpacker(embedding->type) : nullptr;
+    const Unpacker* unpacker = find_unpacker(embedding->type);
     for (int64_t row = 0; row < count; ++row) {
         const uint8_t* source = base + static_cast<size_t>(from + row) * embedding->nb[1];
         unpack_row(embedding->type, unpacker, source, n, to + row * stride);
