@@ -73,7 +73,7 @@ bench: $(RANDOM)/random.gguf ## Time load, encode and denoising steps; the last 
 	$(BIN)/dgemma bench -m $<
 
 bench-growth: $(VENV)/installed ## Measure and draw how the cost of a step and of encoding grows (build/growth.png); MODEL=FILE: of that file
-	OMP_WAIT_POLICY=passive $(BIN)/python examples/bench_growth.py $(if $(MODEL),--model $(MODEL))
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/bench_growth.py $(if $(MODEL),--model $(MODEL),--threads 1)
 
 REAL ?= build/real-widths
 # Order only: a folder that is there already is never made again.
