@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "cuda/card.h"
+#include "int8_mma.h"
 #include "mma.h"
 
 #define __global__
@@ -25,6 +26,9 @@ struct dim3 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
@@ -32,6 +36,13 @@ struct alignas(16) uint4 {
 extern dim3 threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
+
+/// A thread's asynchronous copies, in groups. Every other one is done at once and the others when their group is waited
+/// for, so that both writing over what is still read and reading without having waited show. Error if an address is not
+/// a multiple of the size.
+void __pipeline_memcpy_async(void* to, const void* from, size_t n_bytes);
+void __pipeline_commit();
+void __pipeline_wait_prior(unsigned n_groups);
 
 namespace dgemma::cuda {
 
@@ -71,6 +82,19 @@ T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes) {
     return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from);
 }
 
+inline void __syncwarp() { dgemma::cuda::exchange(0, dgemma::cuda::lane()); }
+
+template <typename T>
+unsigned __match_any_sync(unsigned /*mask*/, T value) {
+    unsigned same = 0;
+    for (int from = 0; from < 32; ++from) {
+        same |= (dgemma::cuda::exchange_value(value, from) == value ? 1u : 0u) << from;
+    }
+    return same;
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 
@@ -85,6 +109,16 @@ inline float __uint_as_float(unsigned bits) {
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
+inline float __int_as_float(int bits) { return __uint_as_float(static_cast<unsigned>(bits)); }
+
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/// To the nearest, 0 for what is not a number.
+inline int __float2int_rn(float value) { return value == value ? static_cast<int>(std::nearbyint(value)) : 0; }
 
 struct __half {
     uint16_t bits;

@@ -3,9 +3,11 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
 #include <mma.h>
 
 #include "cuda/card.h"
+#include "int8_mma.h"
 
 namespace dgemma::cuda {
 
