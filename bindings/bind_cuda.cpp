@@ -48,6 +48,72 @@ nb::dict run_on_card(const Logits& logits, const std::optional<Logits>& before, 
     return found;
 }
 
+using Matrices = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using RunExperts = dgemma::ExpertJobResult (*)(const dgemma::ExpertJob&);
+
+void check_experts(const dgemma::ExpertJob& job, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
+                   const Matrices& down) {
+    const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+    const auto is = [&](const Matrices& weights, size_t rows, const std::string& type, int columns) {
+        return weights.shape(0) == size(job.n_experts) && weights.shape(1) == rows &&
+               weights.shape(2) == dgemma::row_bytes(type, columns);
+    };
+    if (expert_scale.shape(0) != size(job.n_experts) || x.shape(0) != size(job.n_tokens)) {
+        throw nb::value_error("a scale for each expert and a row of x for each token");
+    }
+    if (!is(gate_up, 2 * size(job.ffn), job.gate_up_type, job.hidden) ||
+        !is(down, size(job.hidden), job.down_type, job.ffn)) {
+        throw nb::value_error("the weights are not [experts, 2 ffn, hidden] and [experts, hidden, ffn]");
+    }
+}
+
+template <RunExperts run_experts>
+nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
+                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type) {
+    const size_t n = x.shape(0), hidden = x.shape(1), used = static_cast<size_t>(n_used);
+    auto* sums = new float[n * hidden];
+    const nb::capsule owner(sums, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    const dgemma::ExpertJob job{static_cast<int>(logits.shape(0)),
+                                static_cast<int>(logits.shape(1)),
+                                n_used,
+                                static_cast<int>(hidden),
+                                static_cast<int>(gate_up.shape(1) / 2),
+                                logits.data(),
+                                expert_scale.data(),
+                                x.data(),
+                                gate_up_type,
+                                down_type,
+                                gate_up.data(),
+                                down.data(),
+                                sums};
+    check_experts(job, expert_scale, x, gate_up, down);
+    dgemma::ExpertJobResult result;
+    {
+        const nb::gil_scoped_release release;
+        result = run_experts(job);
+    }
+    nb::dict found;
+    found["experts"] = to_numpy2<int32_t>(result.experts, used);
+    found["weights"] = to_numpy2<float>(result.weights, used);
+    found["pairs"] = to_numpy<int32_t>(result.pairs);
+    found["tiles"] = to_numpy2<int32_t>(result.tiles, 3);
+    found["sums"] = Array2<float>(sums, {n, hidden}, owner);
+    return found;
+}
+
+template <RunExperts run_experts>
+void define_experts_as(nb::module_& m, const char* name, const char* doc) {
+    const std::string signature =
+        "def " + std::string(name) +
+        "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: "
+        "NDArray[numpy.float32], "
+        "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> "
+        "dict[str, typing.Any]";
+    m.def(name, &experts<run_experts>, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
+          "down"_a, "down_type"_a, nb::sig(signature.c_str()), doc);
+}
+
 }  // namespace
 
 void init_cuda(nb::module_& m) {
@@ -61,4 +127,10 @@ void init_cuda(nb::module_& m) {
                   "typing.Any]"),
           "The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels "
           "compute them. Raises BackendError where they cannot run.");
+    define_experts_as<dgemma::run_experts_on_card>(
+        m, "run_experts_on_card",
+        "One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the "
+        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises "
+        "BackendError where they cannot run.");
+    define_experts_as<dgemma::define_experts>(m, "define_experts", "What run_experts_on_card computes, in plain C++.");
 }

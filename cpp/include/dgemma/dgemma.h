@@ -441,4 +441,26 @@ struct CardJobResult {
 /// RequestError outside the kernels' bounds; BackendError where cuda_unavailable() says why.
 CardJobResult run_on_card(const CardJob& job);
 
+/// One layer's mixture of experts, from and to the host's memory. A token's k-th expert is the pair token * n_used + k.
+struct ExpertJob {
+    int n_tokens, n_experts, n_used, hidden, ffn;
+    const float* logits;        // [n_tokens, n_experts]: the router's
+    const float* expert_scale;  // [n_experts]
+    const float* x;             // [n_tokens, hidden]
+    std::string gate_up_type, down_type;
+    const void* gate_up;  // [n_experts, 2 ffn, row_bytes(gate_up_type, hidden)], the gate's rows first
+    const void* down;     // [n_experts, hidden, row_bytes(down_type, ffn)]
+    float* sums;          // [n_tokens, hidden]: of the experts' rows times their weights
+};
+struct ExpertJobResult {
+    std::vector<int32_t> experts;  // [n_tokens, n_used], the most probable first; of equals, the one of lower number
+    std::vector<float> weights;    // [n_tokens, n_used]
+    std::vector<int32_t> pairs;    // by expert, rising within one
+    std::vector<int32_t> tiles;    // [tiles, 3]: expert, first in `pairs`, count
+};
+/// As the CUDA kernels compute it. RequestError outside their bounds; BackendError where they cannot run.
+ExpertJobResult run_experts_on_card(const ExpertJob& job);
+/// What they compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
+ExpertJobResult define_experts(const ExpertJob& job);
+
 }  // namespace dgemma

@@ -48,9 +48,9 @@ __global__ void __launch_bounds__(kThreads)
     load_rows(tile, rows, [&](int place) { return order.pairs[place] / shape.used; });
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
     Accumulators sums{};
-    multiply_tile<Groups>({weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, rows,
-                           tile.count, shape.hidden},
-                          GateUpRow{first, shape.ffn}, memory, sums);
+    multiply_tile<Groups>(
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, rows, tile.count, shape.hidden},
+        GateUpRow{first, shape.ffn}, memory, sums);
     const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
     const int g = lane / 4, t = lane % 4, half = warp / kShares, share = warp % kShares;
 #pragma unroll
@@ -77,9 +77,9 @@ __global__ void __launch_bounds__(kThreads)
     load_rows(tile, rows, [](int place) { return place; });
     const int first = static_cast<int>(blockIdx.x) * kTileRows8;
     Accumulators sums{};
-    multiply_tile<Groups>({weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, rows,
-                           tile.count, shape.ffn},
-                          DownRow{first}, memory, sums);
+    multiply_tile<Groups>(
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, rows, tile.count, shape.ffn},
+        DownRow{first}, memory, sums);
     const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
     const int g = lane / 4, t = lane % 4, half = warp / kShares, share = warp % kShares;
 #pragma unroll

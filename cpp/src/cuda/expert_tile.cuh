@@ -1,9 +1,9 @@
 // A tile of an expert's product: 64 rows of weights times at most 32 rows of 8-bit values, by one block.
 //
-// Weights and values are copied to shared memory as they are stored, kDepth columns at a time, the next ones while these
-// are multiplied. The eight warps are two halves of 32 rows times four shares of the columns: a share is one group of
-// every 128 columns, or two of 256. Each group's integer products become floats in registers; at the end the shares are
-// summed, in their order.
+// Weights and values are copied to shared memory as they are stored, kDepth columns at a time, the next ones while
+// these are multiplied. The eight warps are two halves of 32 rows times four shares of the columns: a share is one
+// group of every 128 columns, or two of 256. Each group's integer products become floats in registers; at the end the
+// shares are summed, in their order.
 #pragma once
 
 #include "cuda/block.cuh"
@@ -86,8 +86,8 @@ __device__ void copy_values(const TileWork& work, int first, Stage<Groups>& stag
         const int pair = i / kGroups, group = i % kGroups;
         if (group * kGroupValues < left) {
             const int64_t row = static_cast<int64_t>(work.rows[pair]) * (work.k / kGroupValues);
-            __pipeline_memcpy_async(&stage.scales[group][pair],
-                                    work.values.scales + row + first / kGroupValues + group, sizeof(GroupScale));
+            __pipeline_memcpy_async(&stage.scales[group][pair], work.values.scales + row + first / kGroupValues + group,
+                                    sizeof(GroupScale));
         }
     }
 }

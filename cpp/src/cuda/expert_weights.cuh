@@ -1,5 +1,5 @@
-// How weights, as GGUF stores them, become what the tensor cores multiply: a group of 32 values of a row as signed bytes,
-// with the scale and the minimum that make them weights again. The bytes lie in shared memory.
+// How weights, as GGUF stores them, become what the tensor cores multiply: a group of 32 values of a row as signed
+// bytes, with the scale and the minimum that make them weights again. The bytes lie in shared memory.
 //
 // Of a group, thread t (0 … 3) of those that share a row takes values 4t … 4t + 3 and 16 + 4t … 16 + 4t + 3.
 #pragma once

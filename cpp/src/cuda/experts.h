@@ -2,7 +2,8 @@
 // say.
 //
 // The twin that defines it is cuda/experts_twin.cpp (what graph/experts.cpp builds, with the rows between the products
-// rounded to 8 bits as cpu/int8_rows.h does). A token's k-th expert makes the *pair* token * used + k. One launch each of
+// rounded to 8 bits as cpu/int8_rows.h does). A token's k-th expert makes the *pair* token * used + k. One launch each
+// of
 //     route_tokens    [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times the expert's scale
 //     sort_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
 //     quantise_rows   [n hidden / 256] blocks: the experts' input as 8-bit rows

@@ -10,6 +10,8 @@ std::string cuda_unavailable() {
 
 CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backend_t /*head*/, float /*dropped_mass*/,

@@ -157,7 +157,7 @@ uint64_t exchange(uint64_t value, int from) {
     return block.fibers[warp + static_cast<size_t>(from)].given[which];
 }
 
-const uint32_t (&show_warp(const uint32_t (&ours)[6]))[kLanes * 6] {
+const uint32_t (&show_warp(const uint32_t (&ours)[6])) [kLanes * 6] {
     static uint32_t shown[2][kLanes * 6];
     const unsigned which = block.fibers[block.current].n_shuffles % 2;  // as in exchange()
     std::memcpy(shown[which] + block.current % kLanes * 6, ours, sizeof ours);
@@ -183,7 +183,8 @@ void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
 void __pipeline_memcpy_async(void* to, const void* from, size_t n_bytes) {
     using dgemma::cuda::block;
     const auto is_aligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % n_bytes == 0; };
-    if (!is_aligned(to) || !is_aligned(from)) throw dgemma::Error("an asynchronous copy of addresses that it cannot take");
+    if (!is_aligned(to) || !is_aligned(from))
+        throw dgemma::Error("an asynchronous copy of addresses that it cannot take");
     if (block.n_copies++ % 2 == 0) {
         std::memcpy(to, from, n_bytes);
     } else {

@@ -9,7 +9,8 @@
 
 namespace dgemma::cuda {
 
-/// `ours`: four words of a and two of b. Words 6 lane … of the result are those of that lane, until the warp's next call.
+/// `ours`: four words of a and two of b. Words 6 lane … of the result are those of that lane, until the warp's next
+/// call.
 const uint32_t (&show_warp(const uint32_t (&ours)[6]))[32 * 6];
 
 template <typename Pair>

@@ -1,0 +1,69 @@
+#include "cuda/card_experts.h"
+
+#include "dgemma/dgemma.h"
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr int64_t kMostTiles = 65535;  // blocks in the second dimension of a launch
+
+size_t size(int64_t n) { return static_cast<size_t>(n); }
+
+size_t pairs(const ExpertShape& shape, int most_tokens) { return size(most_tokens) * size(shape.used); }
+
+bool takes(ggml_type type, int columns) { return has_expert_product(type) && columns % ggml_blck_size(type) == 0; }
+
+}  // namespace
+
+bool fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down) {
+    const bool is_routed = shape.used >= 1 && shape.used <= kMaxUsed && shape.used <= shape.experts &&
+                           shape.experts <= kMaxExperts && most_tokens >= 1 &&
+                           static_cast<int64_t>(most_tokens) * shape.used / kTilePairs + kMaxExperts <= kMostTiles;
+    return is_routed && shape.hidden >= 1 && shape.hidden % kTileRows8 == 0 && takes(gate_up, shape.hidden) &&
+           shape.ffn >= 1 && shape.ffn % kGroupValues == 0 && takes(down, shape.ffn);
+}
+
+void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down) {
+    if (fits(shape, most_tokens, gate_up, down)) return;
+    const auto text = [](int n) { return std::to_string(n); };
+    throw RequestError("CUDA: no kernel for " + text(most_tokens) + " tokens and " + text(shape.used) + " of " +
+                       text(shape.experts) + " experts of " + ggml_type_name(gate_up) + ", down of " +
+                       ggml_type_name(down) + ", widths " + text(shape.hidden) + " and " + text(shape.ffn) +
+                       ": it takes " + text(kMaxUsed) + " of " + text(kMaxExperts) +
+                       " at most, types Q4_0, Q5_0, Q8_0, Q4_K and Q5_K, multiples of " + text(kTileRows8) + " and " +
+                       text(kGroupValues) + " in whole blocks");
+}
+
+uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens) {
+    const size_t n = size(most_tokens), n_pairs = pairs(shape, most_tokens), hidden = size(shape.hidden);
+    const auto int8_rows = [](size_t rows, size_t k) { return rows * (k + k / kGroupValues * sizeof(GroupScale)); };
+    const size_t by_pair = n_pairs * (2 * sizeof(int32_t) + sizeof(float) + hidden * sizeof(float));
+    const size_t tiles = size(shape.most_tiles(most_tokens)) * sizeof(Tile) + sizeof(int32_t);
+    return by_pair + tiles + int8_rows(n, hidden) + int8_rows(n_pairs, size(shape.ffn));
+}
+
+CardExperts::CardExperts(const ExpertShape& shape, int most_tokens)
+    : shape_(shape),
+      experts_(pairs(shape, most_tokens)),
+      weights_(pairs(shape, most_tokens)),
+      pairs_(pairs(shape, most_tokens)),
+      tiles_(size(shape.most_tiles(most_tokens))),
+      n_tiles_(1),
+      rows_(size(most_tokens) * size(shape.hidden)),
+      gated_(pairs(shape, most_tokens) * size(shape.ffn)),
+      row_scales_(rows_.size() / kGroupValues),
+      gated_scales_(gated_.size() / kGroupValues),
+      products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
+
+void CardExperts::run(const ExpertLayer& layer, int n, const float* logits, const float* x, float* sums,
+                      const Stream& stream) {
+    const Int8Rows rows{rows_.data(), row_scales_.data()}, gated{gated_.data(), gated_scales_.data()};
+    route_tokens(shape_, n, logits, layer.expert_scale, routes(), stream);
+    sort_pairs(shape_, n, routes().experts, order(), stream);
+    quantise_rows(x, n, shape_.hidden, rows, stream);
+    multiply_gate_up(shape_, n, layer.gate_up, order(), rows, gated, stream);
+    multiply_down(shape_, n, layer.down, order(), gated, products_.data(), stream);
+    combine_pairs(shape_, n, routes().weights, products_.data(), sums, stream);
+}
+
+}  // namespace dgemma::cuda
