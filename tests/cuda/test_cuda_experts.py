@@ -14,7 +14,7 @@ from dgemma._core import cuda_unavailable, run_experts_on_card
 
 TYPES = ["Q4_K", "Q5_K", "Q8_0", "Q5_0", "Q4_0"]
 WEIGHT_ROUNDING = 4e-6  # of a routing weight: F32 exponentials and sums
-# Of the whole result, by its length: activations of 8 bits, twice, where the values of a group of 32 differ in size. The
+# Of the whole result, by its length: activations of 8 bits, twice, where the values of a group differ in size. The
 # twin loses as much.
 INT8_ROUNDING = 0.03
 # Beside the twin: F32 sums. Where two sums round to different steps of 8 bits, that row differs by about a step of one

@@ -15,54 +15,41 @@ __device__ float gelu(float x) {
     return x / (1.0f + expf(-z));
 }
 
-/// Tokens or places of a tile's pairs, in shared memory.
-template <typename RowOf>
-__device__ void load_rows(const Tile& tile, int32_t* rows, RowOf row_of) {
-    const int i = static_cast<int>(threadIdx.x);
-    if (i < tile.count) rows[i] = row_of(tile.first + i);
-    __syncthreads();
-}
-
 /// Eight rows of the gate, then the eight of up that belong to them, and so on: a thread of the tensor cores' product
 /// has the sums of both.
-struct GateUpRow {
+struct GateUpRows {
     int first, ffn;
-    __device__ int operator()(int row) const {
-        const int in_half = row / kRowsOfMma * kPairsOfMma + row % kPairsOfMma;
-        return first + in_half + (row % kRowsOfMma < kPairsOfMma ? 0 : ffn);
-    }
+    __device__ int operator()(int eight) const { return first + eight / 2 * kRowsOfEight + eight % 2 * ffn; }
 };
 
-struct DownRow {
+struct DownRows {
     int first;
-    __device__ int operator()(int row) const { return first + row; }
+    __device__ int operator()(int eight) const { return first + eight * kRowsOfEight; }
 };
 
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads)
     gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows values, Int8Rows gated) {
     __shared__ TileMemory<Groups> memory;
-    __shared__ int32_t rows[kTilePairs];
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
-    load_rows(tile, rows, [&](int place) { return order.pairs[place] / shape.used; });
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
     Accumulators sums{};
+    const auto token_of = [&](int pair) { return order.pairs[tile.first + pair] / shape.used; };
     multiply_tile<Groups>(
-        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, rows, tile.count, shape.hidden},
-        GateUpRow{first, shape.ffn}, memory, sums);
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int g = lane / 4, t = lane % 4, half = warp / kShares, share = warp % kShares;
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, tile.count, shape.hidden},
+        GateUpRows{first, shape.ffn}, token_of, memory, sums);
+    const ThreadPlace at;
 #pragma unroll
     for (int i = 0; i < kRowMmas * 2; ++i) {
-        const int r = i / 2, row = half * kRowMmas * kPairsOfMma + r * kPairsOfMma + g;
+        const int r = i / 2, row = (at.half * kRowMmas + r) * kRowsOfEight + at.g;
         const float gate = sums[r][0][i % 2], up = sums[r][0][i % 2 + 2];
-        memory.gated[share * kPairsOfMma + 2 * t + i % 2][row] = gelu(gate) * up;
+        memory.gated[at.share * kPairsOfMma + 2 * at.t + i % 2][row] = gelu(gate) * up;
     }
     __syncthreads();
-    for (int pair = warp; pair < tile.count; pair += kWarps) {
+    for (int pair = at.warp; pair < tile.count; pair += kWarps) {
         const int64_t place = tile.first + pair;
-        store_group(memory.gated[pair][lane], gated.q + place * shape.ffn + first,
+        store_group(memory.gated[pair][at.lane], gated.q + place * shape.ffn + first,
                     gated.scales + (place * shape.ffn + first) / kGroupValues);
     }
 }
@@ -71,21 +58,19 @@ template <typename Groups>
 __global__ void __launch_bounds__(kThreads)
     down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows gated, float* products) {
     __shared__ TileMemory<Groups> memory;
-    __shared__ int32_t rows[kTilePairs];
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
-    load_rows(tile, rows, [](int place) { return place; });
     const int first = static_cast<int>(blockIdx.x) * kTileRows8;
     Accumulators sums{};
+    const auto place_of = [&](int pair) { return tile.first + pair; };
     multiply_tile<Groups>(
-        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, rows, tile.count, shape.ffn},
-        DownRow{first}, memory, sums);
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int g = lane / 4, t = lane % 4, half = warp / kShares, share = warp % kShares;
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, tile.count, shape.ffn},
+        DownRows{first}, place_of, memory, sums);
+    const ThreadPlace at;
 #pragma unroll
     for (int i = 0; i < kRowMmas * 4; ++i) {
-        const int row = first + (half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kPairsOfMma + g;
-        const int pair = share * kPairsOfMma + 2 * t + i % 2;
+        const int row = first + (at.half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
+        const int pair = at.share * kPairsOfMma + 2 * at.t + i % 2;
         if (pair >= tile.count) continue;
         products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][0][i % 4];
     }

@@ -12,13 +12,15 @@
 
 namespace dgemma::cuda {
 
-constexpr int kShares = 4, kHalves = kWarps / kShares, kRowsOfMma = 16, kPairsOfMma = 8;
+constexpr int kShares = 4, kHalves = kWarps / kShares, kRowsOfMma = 16, kPairsOfMma = 8, kRowsOfEight = 8;
 constexpr int kRowMmas = kTileRows8 / kHalves / kRowsOfMma, kPairMmas = kTilePairs / kPairsOfMma;
 constexpr int kVectorBytes = 16;  // of an asynchronous copy
-static_assert(kPairMmas == kShares, "reduce() gives each share one matrix of pairs");
+static_assert(kPairMmas == kShares, "reduce_shares() gives each share one matrix of pairs");
+static_assert(kTileRows8 / kHalves == kWarp, "a lane for each row of a warp's");
 
 template <typename Groups>
 struct Stage {
+    static constexpr int kGroups = Groups::kDepth / kGroupValues;
     // A row that does not begin at a multiple of 16 bytes is copied from the last one before it, at most 14 bytes away.
     static constexpr int kLead = Groups::kAligned ? 0 : 14;
     static constexpr int kVectors = (kLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
@@ -26,26 +28,35 @@ struct Stage {
     // at a time lie in banks of their own.
     alignas(16) uint8_t weights[kTileRows8][kVectorBytes * (kVectors | 1)];
     alignas(16) int8_t q[kTilePairs][Groups::kDepth + kGroupValues];
-    alignas(16) GroupScale scales[Groups::kDepth / kGroupValues][kTilePairs];
+    alignas(16) GroupScale scales[kGroups][kTilePairs];
 };
 
 /// One float of each accumulator register of each warp, so that no two threads of a warp meet in a bank.
 using Partials = float[kShares][kRowMmas][kPairMmas][4][kHalves][kWarp];
 
+/// Of a warp's groups and rows.
+template <typename Groups>
+using RowScales = RowScale[Stage<Groups>::kGroups / kShares][kWarp];
+
+template <typename Groups>
+struct Stages {
+    Stage<Groups> of[2];
+    RowScales<Groups> scales[kWarps];
+};
+
 template <typename Groups>
 union TileMemory {
-    Stage<Groups> stages[2];
+    Stages<Groups> stages;
     Partials partials;
     float gated[kTilePairs][kTileRows8 / 2 + 1];
 };
 
-/// What a block multiplies. Rows are those of the tile; `row` of the weights is a function of the kernel's.
+/// What a block multiplies.
 struct TileWork {
     const uint8_t* matrix;  // the expert's
     int64_t row_bytes;
     Int8Rows values;
-    const int32_t* rows;  // shared, [count]: the values' rows
-    int count, k;
+    int count, k;  // pairs, columns
 };
 
 using Accumulators = float[kRowMmas][kPairMmas][4];
@@ -55,125 +66,216 @@ __device__ inline int lead_of(const uint8_t* at) {
     return static_cast<int>(reinterpret_cast<uintptr_t>(at) % kVectorBytes);
 }
 
-template <typename Groups, typename WeightRow>
-__device__ void copy_weights(const TileWork& work, WeightRow weight_row, int first, Stage<Groups>& stage) {
-    constexpr int kVectors = Stage<Groups>::kVectors;
-    const int n_values = work.k - first < Groups::kDepth ? work.k - first : Groups::kDepth;
-    const int n_bytes = n_values / kGroupValues * (Groups::kBytes / (Groups::kDepth / kGroupValues));
-    const uint8_t* begin = work.matrix + first / Groups::kDepth * Groups::kBytes;
-    for (int i = static_cast<int>(threadIdx.x); i < kTileRows8 * kVectors; i += kThreads) {
-        const int row = i / kVectors, byte = i % kVectors * kVectorBytes;
-        const uint8_t* from = begin + weight_row(row) * work.row_bytes;
-        const int lead = Groups::kAligned ? 0 : lead_of(from);
-        if (byte < lead + n_bytes) {
-            __pipeline_memcpy_async(&stage.weights[row][byte], from - lead + byte, kVectorBytes);
-        }
-    }
-}
+/// The same value, which all lanes have, in a form that the compiler knows to be the same for all.
+__device__ inline int uniform(int value) { return __shfl_sync(kAllLanes, value, 0); }
 
+/// Where a thread is: lane 4g + t of the warp for this share of the columns and half of the rows.
+struct ThreadPlace {
+    int warp = uniform(static_cast<int>(threadIdx.x) / kWarp), lane = static_cast<int>(threadIdx.x) % kWarp;
+    int half = warp / kShares, share = warp % kShares, g = lane / 4, t = lane % 4;
+};
+
+/// What a thread copies of every stage, one stage after the other. The tile's rows are eight times eight neighbours in
+/// the matrix: a warp copies one of the eights, and the values of four pairs.
 template <typename Groups>
-__device__ void copy_values(const TileWork& work, int first, Stage<Groups>& stage) {
-    constexpr int kVectors = Groups::kDepth / kVectorBytes, kGroups = Groups::kDepth / kGroupValues;
-    const int left = work.k - first;
-    for (int i = static_cast<int>(threadIdx.x); i < work.count * kVectors; i += kThreads) {
-        const int pair = i / kVectors, column = i % kVectors * kVectorBytes;
-        if (column < left) {
-            const int8_t* from = work.values.q + static_cast<int64_t>(work.rows[pair]) * work.k + first + column;
-            __pipeline_memcpy_async(&stage.q[pair][column], from, kVectorBytes);
+class StageCopy {
+  public:
+    /// first_row(i): the matrix's row that is the tile's row 8i; row_of(pair): which of the values' rows is the pair's.
+    template <typename FirstRow, typename RowOf>
+    __device__ StageCopy(const TileWork& work, FirstRow first_row, RowOf row_of)
+        : row_bytes_(work.row_bytes), left_(work.k) {
+        weights_ = work.matrix + (first_row(at_.warp) + at_.lane / kVectors) * row_bytes_;
+        for (int i = 0; i < kValueSteps; ++i) {
+            const bool exists = value_pair(i) < work.count;
+            const int64_t row = exists ? row_of(value_pair(i)) : 0;
+            values_[i] = work.values.q + row * work.k + value_column();
+            first_value_[i] = exists ? value_column() : work.k;
         }
+        const bool exists = at_.lane < kPairsOfWarp * kGroups && scale_pair() < work.count;
+        const int64_t row = exists ? row_of(scale_pair()) : 0;
+        scales_ = work.values.scales + row * (work.k / kGroupValues) + scale_group();
+        first_scaled_ = exists ? scale_group() * kGroupValues : work.k;
     }
-    for (int i = static_cast<int>(threadIdx.x); i < work.count * kGroups; i += kThreads) {
-        const int pair = i / kGroups, group = i % kGroups;
-        if (group * kGroupValues < left) {
-            const int64_t row = static_cast<int64_t>(work.rows[pair]) * (work.k / kGroupValues);
-            __pipeline_memcpy_async(&stage.scales[group][pair], work.values.scales + row + first / kGroupValues + group,
-                                    sizeof(GroupScale));
+
+    /// Asks for the next columns, as far as there are any.
+    __device__ void start(Stage<Groups>& stage) {
+        copy_weights(stage);
+#pragma unroll
+        for (int i = 0; i < kValueSteps; ++i) {
+            if (first_value_[i] < left_) {
+                __pipeline_memcpy_async(&stage.q[value_pair(i)][value_column()], values_[i], kVectorBytes);
+            }
+            values_[i] += Groups::kDepth;
         }
+        if (first_scaled_ < left_) {
+            __pipeline_memcpy_async(&stage.scales[scale_group()][scale_pair()], scales_, sizeof(GroupScale));
+        }
+        scales_ += kGroups;
+        left_ -= Groups::kDepth;
+        __pipeline_commit();
     }
-}
+
+  private:
+    static constexpr int kVectors = Stage<Groups>::kVectors, kGroups = Stage<Groups>::kGroups;
+    static constexpr int kRowsAtOnce = kWarp / kVectors;
+    static constexpr int kPairsOfWarp = kTilePairs / kWarps, kValueVectors = Groups::kDepth / kVectorBytes;
+    static constexpr int kPairsAtOnce = kWarp / kValueVectors, kValueSteps = kPairsOfWarp / kPairsAtOnce;
+    static_assert(kPairsOfWarp * kGroups <= kWarp && kPairsAtOnce * kValueSteps == kPairsOfWarp, "lanes for all");
+
+    __device__ int value_pair(int i) const {
+        return at_.warp * kPairsOfWarp + i * kPairsAtOnce + at_.lane / kValueVectors;
+    }
+    __device__ int value_column() const { return at_.lane % kValueVectors * kVectorBytes; }
+    __device__ int scale_pair() const { return at_.warp * kPairsOfWarp + at_.lane / kGroups; }
+    __device__ int scale_group() const { return at_.lane % kGroups; }
+
+    __device__ void copy_weights(Stage<Groups>& stage) {
+        const int n_bytes = left_ < Groups::kDepth ? left_ / kGroupValues * (Groups::kBytes / kGroups) : Groups::kBytes;
+        const int row = at_.lane / kVectors, byte = at_.lane % kVectors * kVectorBytes;
+#pragma unroll
+        for (int i = 0; i < kRowsOfEight; i += kRowsAtOnce) {
+            const uint8_t* from = weights_ + i * row_bytes_;
+            const int lead = Groups::kAligned ? 0 : lead_of(from);
+            if (row < kRowsAtOnce && row < kRowsOfEight - i && byte < lead + n_bytes) {
+                uint8_t* to = &stage.weights[at_.warp * kRowsOfEight + i + row][byte];
+                __pipeline_memcpy_async(to, from - lead + byte, kVectorBytes);
+            }
+        }
+        weights_ += Groups::kBytes;
+    }
+
+    const ThreadPlace at_;
+    const int64_t row_bytes_;
+    int left_;
+    const uint8_t* weights_;
+    const int8_t* values_[kValueSteps];
+    const GroupScale* scales_;
+    int first_value_[kValueSteps], first_scaled_;  // columns of the first stage; past the end where there are none
+};
 
 /// The sum of products, less the minimum's part, of one group: rows g and g + 8 of the weights, pairs 2t and 2t + 1.
 template <bool kHasMinimum>
-__device__ void add_group(const GroupPart (&rows)[2], uint2 values, float4 scales, float (&sums)[4]) {
+__device__ void add_product(const uint2 (&rows)[2], const RowScale (&row_scales)[2], uint2 values, float4 scales,
+                            float (&sums)[4]) {
     // Whole numbers below 2^22 in the last bits of a float of this size: they are read without being converted.
     constexpr float kBase = 12582912.0f;
     constexpr int kBaseBits = 0x4b400000;
     int products[4] = {kBaseBits, kBaseBits, kBaseBits, kBaseBits};
-    multiply_int8({rows[0].q[0], rows[1].q[0], rows[0].q[1], rows[1].q[1]}, values, products);
+    multiply_int8({rows[0].x, rows[1].x, rows[0].y, rows[1].y}, values, products);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        const GroupPart& row = rows[i / 2];
+        const RowScale& row = row_scales[i / 2];
         sums[i] += (__int_as_float(products[i]) - kBase) * (row.scale * (i % 2 == 0 ? scales.x : scales.z));
         if (kHasMinimum) sums[i] -= row.minimum * (i % 2 == 0 ? scales.y : scales.w);
     }
 }
 
-template <typename Groups, typename WeightRow>
-__device__ void multiply_stage(const TileWork& work, WeightRow weight_row, int first, const Stage<Groups>& stage,
-                               Accumulators& sums) {
-    constexpr int kGroups = Groups::kDepth / kGroupValues / kShares;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int g = lane / 4, t = lane % 4, half = warp / kShares, share = warp % kShares;
-    const uint8_t* begin = work.matrix + first / Groups::kDepth * Groups::kBytes;
+/// What a thread multiplies of every stage, one stage after the other.
+template <typename Groups, typename FirstRow>
+class StageProduct {
+  public:
+    __device__ StageProduct(const TileWork& work, FirstRow first_row)
+        : first_row_(first_row),
+          row_bytes_(work.row_bytes),
+          n_pairs_(uniform(work.count)),
+          begin_(work.matrix),
+          left_(work.k) {}
+
+    __device__ void add(const Stage<Groups>& stage, RowScales<Groups> (&all_scales)[kWarps], Accumulators& sums) {
+        RowScales<Groups>& scales = all_scales[at_.warp];
+        load_scales(stage, scales);
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) {
-        const int group = share * kGroups + i;
-        if (first + group * kGroupValues >= work.k) break;
-        GroupPart rows[kRowMmas][2];
+        for (int i = 0; i < kGroups; ++i) {
+            const int group = at_.share * kGroups + i;
+            if (group * kGroupValues < left_) add_group(stage, group, scales[i], sums);
+        }
+        begin_ += Groups::kBytes;
+        left_ -= Groups::kDepth;
+    }
+
+  private:
+    static constexpr int kGroups = Stage<Groups>::kGroups / kShares, kEights = kRowMmas * 2;
+
+    /// A row of this stage's weights.
+    __device__ const uint8_t* weights(const Stage<Groups>& stage, int eight, int row) const {
+        const int lead = Groups::kAligned ? 0 : lead_of(begin_ + (first_row_(eight) + row) * row_bytes_);
+        return stage.weights[eight * kRowsOfEight + row] + lead;
+    }
+
+    /// Each lane those of one of the warp's rows.
+    __device__ void load_scales(const Stage<Groups>& stage, RowScales<Groups>& scales) const {
+        const int eight = at_.half * kEights + at_.lane / kRowsOfEight, row = at_.lane % kRowsOfEight;
+        RowScale mine[kGroups];
+        Groups::scales(weights(stage, eight, row), at_.share, mine);
+        for (int i = 0; i < kGroups; ++i) scales[i][at_.lane] = mine[i];
+        __syncwarp();
+    }
+
+    __device__ void add_group(const Stage<Groups>& stage, int group, const RowScale (&row_scales)[kWarp],
+                              Accumulators& sums) const {
+        uint2 rows[kEights];
+        RowScale scales[kEights];
 #pragma unroll
-        for (int r = 0; r < kRowMmas * 2; ++r) {
-            const int row = half * (kTileRows8 / kHalves) + r * kPairsOfMma + g;
-            const int lead = Groups::kAligned ? 0 : lead_of(begin + weight_row(row) * work.row_bytes);
-            rows[r / 2][r % 2] = Groups::load(stage.weights[row] + lead, group, t);
+        for (int r = 0; r < kEights; ++r) {
+            rows[r] = Groups::words(weights(stage, at_.half * kEights + r, at_.g), group, at_.t);
+            scales[r] = row_scales[r * kRowsOfEight + at_.g];
         }
 #pragma unroll
         for (int p = 0; p < kPairMmas; ++p) {
-            if (p * kPairsOfMma >= work.count) break;
+            if (p * kPairsOfMma >= n_pairs_) break;
             const int pair = p * kPairsOfMma;
-            const uint2 values = *reinterpret_cast<const uint2*>(&stage.q[pair + g][group * kGroupValues + 8 * t]);
-            const float4 scales = *reinterpret_cast<const float4*>(&stage.scales[group][pair + 2 * t]);
+            const int8_t* q = &stage.q[pair + at_.g][group * kGroupValues + 8 * at_.t];
+            const uint2 values = *reinterpret_cast<const uint2*>(q);
+            const float4 pair_scales = *reinterpret_cast<const float4*>(&stage.scales[group][pair + 2 * at_.t]);
 #pragma unroll
-            for (int r = 0; r < kRowMmas; ++r) add_group<Groups::kHasMinimum>(rows[r], values, scales, sums[r][p]);
+            for (int r = 0; r < kRowMmas; ++r) {
+                add_product<Groups::kHasMinimum>({rows[2 * r], rows[2 * r + 1]}, {scales[2 * r], scales[2 * r + 1]},
+                                                 values, pair_scales, sums[r][p]);
+            }
         }
     }
-}
+
+    const ThreadPlace at_;
+    const FirstRow first_row_;
+    const int64_t row_bytes_;
+    const int n_pairs_;
+    const uint8_t* begin_;  // of the matrix's first row, this stage's columns
+    int left_;
+};
 
 /// Leaves in sums[r][0] of a warp the whole sums of its half's rows and of the pairs 8 share … 8 share + 7.
 __device__ inline void reduce_shares(Partials& partials, Accumulators& sums) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int half = warp / kShares, share = warp % kShares;
+    const ThreadPlace at;
 #pragma unroll
     for (int i = 0; i < kRowMmas * kPairMmas * 4; ++i) {
         const int r = i / (kPairMmas * 4), p = i / 4 % kPairMmas;
-        partials[share][r][p][i % 4][half][lane] = sums[r][p][i % 4];
+        partials[at.share][r][p][i % 4][at.half][at.lane] = sums[r][p][i % 4];
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kRowMmas * 4; ++i) {
         float sum = 0;
-        for (int other = 0; other < kShares; ++other) sum += partials[other][i / 4][share][i % 4][half][lane];
+        for (int other = 0; other < kShares; ++other) {
+            sum += partials[other][i / 4][at.share][i % 4][at.half][at.lane];
+        }
         sums[i / 4][0][i % 4] = sum;
     }
     __syncthreads();  // the memory may be used again
 }
 
-/// All of a tile's products; what a thread has of them then: sums[r][0][i] is of row
-/// 32 half + 16 r + i / 2 * 8 + g and of pair 8 share + 2t + i % 2.
-template <typename Groups, typename WeightRow>
-__device__ void multiply_tile(const TileWork& work, WeightRow weight_row, TileMemory<Groups>& memory,
+/// All of a tile's products. What a thread has of them then: sums[r][0][i] is of the tile's row
+/// 32 half + 16 r + i / 2 * 8 + g and pair 8 share + 2t + i % 2.
+template <typename Groups, typename FirstRow, typename RowOf>
+__device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Groups>& memory,
                               Accumulators& sums) {
-    const auto copy = [&](int first) {
-        Stage<Groups>& stage = memory.stages[first / Groups::kDepth % 2];
-        copy_weights<Groups>(work, weight_row, first, stage);
-        copy_values<Groups>(work, first, stage);
-        __pipeline_commit();
-    };
-    copy(0);
-    for (int first = 0; first < work.k; first += Groups::kDepth) {
+    StageCopy<Groups> copy(work, first_row, row_of);
+    StageProduct<Groups, FirstRow> product(work, first_row);
+    copy.start(memory.stages.of[0]);
+    for (int first = 0, stage = 0; first < work.k; first += Groups::kDepth, stage ^= 1) {
         __pipeline_wait_prior(0);
         __syncthreads();  // these columns are there, and the ones before are read
-        if (first + Groups::kDepth < work.k) copy(first + Groups::kDepth);
-        multiply_stage<Groups>(work, weight_row, first, memory.stages[first / Groups::kDepth % 2], sums);
+        if (first + Groups::kDepth < work.k) copy.start(memory.stages.of[stage ^ 1]);
+        product.add(memory.stages.of[stage], memory.stages.scales, sums);
     }
     __syncthreads();
     reduce_shares(memory.partials, sums);

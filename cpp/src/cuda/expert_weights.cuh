@@ -1,16 +1,15 @@
 // How weights, as GGUF stores them, become what the tensor cores multiply: a group of 32 values of a row as signed
 // bytes, with the scale and the minimum that make them weights again. The bytes lie in shared memory.
 //
-// Of a group, thread t (0 … 3) of those that share a row takes values 4t … 4t + 3 and 16 + 4t … 16 + 4t + 3.
+// Of a group, thread t (0 … 3) of those that share a row takes values 4t … 4t + 3 (x) and 16 + 4t … 16 + 4t + 3 (y).
 #pragma once
 
 #include "cuda/dequantise.cuh"
 
 namespace dgemma::cuda {
 
-/// value = scale q - minimum
-struct GroupPart {
-    unsigned q[2];  // four signed bytes each
+/// value = scale q - minimum, of one group.
+struct alignas(8) RowScale {
     float scale, minimum;
 };
 
@@ -21,16 +20,19 @@ __device__ inline unsigned load_u32_by_halves(const uint8_t* at) {
     return load_u16(at) | static_cast<unsigned>(load_u16(at + 2)) << 16;
 }
 
-/// The scale and minimum, 6 bits each, of a group of a Q4_K or Q5_K block (dequantise.cuh).
-__device__ inline void load_small_scales(const uint8_t* block, int group, GroupPart& part) {
-    const unsigned scales = load_u32(block + 4), minima = load_u32(block + 8), rest = load_u32(block + 12);
-    const int shift = group % 4 * 8;
-    const unsigned low_scale = scales >> shift, low_minimum = minima >> shift, low_rest = rest >> shift;
-    const bool is_low = group < 4;
-    const unsigned scale = is_low ? low_scale & 63u : (low_rest & 15u) | (low_scale >> 2 & 48u);
-    const unsigned minimum = is_low ? low_minimum & 63u : (low_rest >> 4 & 15u) | (low_minimum >> 2 & 48u);
-    part.scale = load_half(block) * static_cast<float>(scale);
-    part.minimum = load_half(block + 2) * static_cast<float>(minimum);
+/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block: 6 bits each in its bytes 4 … 15 (dequantise.cuh).
+__device__ inline void load_small_scales(const uint8_t* block, int pair, RowScale (&scales)[2]) {
+    const int shift = pair % 2 * 16;
+    const unsigned first = load_u32(block + 4) >> shift, second = load_u32(block + 8) >> shift;
+    unsigned scale = first & 0x3f3fu, minimum = second & 0x3f3fu;
+    if (pair >= 2) {
+        const unsigned third = load_u32(block + 12) >> shift;
+        scale = (third & 0x0f0fu) | (first >> 2 & 0x3030u);
+        minimum = (third >> 4 & 0x0f0fu) | (second >> 2 & 0x3030u);
+    }
+    const float d = load_half(block), m = load_half(block + 2);
+    scales[0] = {d * static_cast<float>(scale & 255u), m * static_cast<float>(minimum & 255u)};
+    scales[1] = {d * static_cast<float>(scale >> 8), m * static_cast<float>(minimum >> 8)};
 }
 
 // kDepth values of a row, kBytes of them, are multiplied at a time: two groups or one for each of the four warps that
@@ -39,12 +41,13 @@ __device__ inline void load_small_scales(const uint8_t* block, int group, GroupP
 struct Q4_KGroups {
     static constexpr int kDepth = 256, kBytes = 144;
     static constexpr bool kHasMinimum = true, kAligned = true;  // every row begins at a multiple of 16 bytes
-    static __device__ GroupPart load(const uint8_t* block, int group, int t) {
+    static __device__ uint2 words(const uint8_t* block, int group, int t) {
         const uint8_t* at = block + 16 + group / 2 * 32 + 4 * t;
         const int shift = group % 2 * 4;
-        GroupPart part{{load_u32(at) >> shift & 0x0f0f0f0fu, load_u32(at + 16) >> shift & 0x0f0f0f0fu}, 0, 0};
-        load_small_scales(block, group, part);
-        return part;
+        return {load_u32(at) >> shift & 0x0f0f0f0fu, load_u32(at + 16) >> shift & 0x0f0f0f0fu};
+    }
+    static __device__ void scales(const uint8_t* block, int share, RowScale (&scales)[2]) {
+        load_small_scales(block, share, scales);
     }
 };
 
@@ -52,25 +55,28 @@ struct Q4_KGroups {
 struct Q5_KGroups {
     static constexpr int kDepth = 256, kBytes = 176;
     static constexpr bool kHasMinimum = true, kAligned = true;
-    static __device__ GroupPart load(const uint8_t* block, int group, int t) {
+    static __device__ uint2 words(const uint8_t* block, int group, int t) {
         const uint8_t *at = block + 48 + group / 2 * 32 + 4 * t, *fifth = block + 16 + 4 * t;
-        const auto quarter = [&](int offset) {
+        const auto word = [&](int offset) {
             const unsigned high = load_u32(fifth + offset) >> group & 0x01010101u;
             return (load_u32(at + offset) >> (group % 2 * 4) & 0x0f0f0f0fu) | high << 4;
         };
-        GroupPart part{{quarter(0), quarter(16)}, 0, 0};
-        load_small_scales(block, group, part);
-        return part;
+        return {word(0), word(16)};
+    }
+    static __device__ void scales(const uint8_t* block, int share, RowScale (&scales)[2]) {
+        load_small_scales(block, share, scales);
     }
 };
 
 struct Q8_0Groups {
     static constexpr int kDepth = 128, kBytes = 4 * 34;
     static constexpr bool kHasMinimum = false, kAligned = false;
-    static __device__ GroupPart load(const uint8_t* blocks, int group, int t) {
-        const uint8_t* block = blocks + group * 34;
-        const uint8_t* at = block + 2 + 4 * t;
-        return {{load_u32_by_halves(at), load_u32_by_halves(at + 16)}, load_half(block), 0};
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const uint8_t* at = blocks + group * 34 + 2 + 4 * t;
+        return {load_u32_by_halves(at), load_u32_by_halves(at + 16)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 34), 0};
     }
 };
 
@@ -79,11 +85,12 @@ struct Q8_0Groups {
 struct Q4_0Groups {
     static constexpr int kDepth = 128, kBytes = 4 * 18;
     static constexpr bool kHasMinimum = false, kAligned = false;
-    static __device__ GroupPart load(const uint8_t* blocks, int group, int t) {
-        const uint8_t* block = blocks + group * 18;
-        const unsigned q = load_u32_by_halves(block + 2 + 4 * t);
-        const unsigned low = (q << 4 & 0xf0f0f0f0u) ^ 0x80808080u, high = (q & 0xf0f0f0f0u) ^ 0x80808080u;
-        return {{low, high}, load_half(block) * 0.0625f, 0};
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const unsigned q = load_u32_by_halves(blocks + group * 18 + 2 + 4 * t);
+        return {(q << 4 & 0xf0f0f0f0u) ^ 0x80808080u, (q & 0xf0f0f0f0u) ^ 0x80808080u};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 18) * 0.0625f, 0};
     }
 };
 
@@ -92,15 +99,17 @@ struct Q4_0Groups {
 struct Q5_0Groups {
     static constexpr int kDepth = 128, kBytes = 4 * 22;
     static constexpr bool kHasMinimum = false, kAligned = false;
-    static __device__ GroupPart load(const uint8_t* blocks, int group, int t) {
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
         const uint8_t* block = blocks + group * 22;
         const unsigned fifth = load_u32_by_halves(block + 2), q = load_u32_by_halves(block + 6 + 4 * t);
         // Four neighbouring bits to the highest of four bytes, turned.
         const auto spread = [&](int first) {
             return ((fifth >> first & 15u) * 0x00204081u << 7 & 0x80808080u) ^ 0x80808080u;
         };
-        const unsigned low = (q << 3 & 0x78787878u) | spread(4 * t), high = (q >> 1 & 0x78787878u) | spread(16 + 4 * t);
-        return {{low, high}, load_half(block) * 0.125f, 0};
+        return {(q << 3 & 0x78787878u) | spread(4 * t), (q >> 1 & 0x78787878u) | spread(16 + 4 * t)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 22) * 0.125f, 0};
     }
 };
 

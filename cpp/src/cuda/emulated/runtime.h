@@ -72,6 +72,11 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Strea
 }  // namespace dgemma::cuda
 
 template <typename T>
+T __shfl_sync(unsigned /*mask*/, T value, int from) {
+    return dgemma::cuda::exchange_value(value, from);
+}
+
+template <typename T>
 T __shfl_xor_sync(unsigned /*mask*/, T value, int lanes) {
     return dgemma::cuda::exchange_value(value, dgemma::cuda::lane() ^ lanes);
 }
