@@ -1,6 +1,8 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 
 #include "bindings.h"
@@ -52,55 +54,82 @@ using Matrices = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::devic
 using Values = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using RunExperts = dgemma::ExpertJobResult (*)(const dgemma::ExpertJob&);
 
-void check_experts(const dgemma::ExpertJob& job, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
-                   const Matrices& down) {
-    const auto size = [](int64_t n) { return static_cast<size_t>(n); };
-    const auto is = [&](const Matrices& weights, size_t rows, const std::string& type, int columns) {
-        return weights.shape(0) == size(job.n_experts) && weights.shape(1) == rows &&
-               weights.shape(2) == dgemma::row_bytes(type, columns);
-    };
-    if (expert_scale.shape(0) != size(job.n_experts) || x.shape(0) != size(job.n_tokens)) {
-        throw nb::value_error("a scale for each expert and a row of x for each token");
+/// The arguments of the experts' functions, and where their sums go.
+struct ExpertArguments {
+    const Logits& logits;
+    int n_used;
+    const Values& expert_scale;
+    const Logits& x;
+    const Matrices& gate_up;
+    const std::string& gate_up_type;
+    const Matrices& down;
+    const std::string& down_type;
+    std::unique_ptr<float[]> sums{new float[x.shape(0) * x.shape(1)]};
+
+    dgemma::ExpertJob job() const {
+        const auto size = [](size_t n) { return static_cast<int>(n); };
+        const dgemma::ExpertJob job{
+            size(logits.shape(0)), size(logits.shape(1)), n_used,    size(x.shape(1)), size(gate_up.shape(1) / 2),
+            logits.data(),         expert_scale.data(),   x.data(),  gate_up_type,     down_type,
+            gate_up.data(),        down.data(),           sums.get()};
+        const auto is = [&](const Matrices& weights, int rows, const std::string& type, int columns) {
+            return weights.shape(0) == logits.shape(1) && size(weights.shape(1)) == rows &&
+                   weights.shape(2) == dgemma::row_bytes(type, columns);
+        };
+        if (expert_scale.shape(0) != logits.shape(1) || x.shape(0) != logits.shape(0)) {
+            throw nb::value_error("a scale for each expert and a row of x for each token");
+        }
+        if (!is(gate_up, 2 * job.ffn, gate_up_type, job.hidden) || !is(down, job.hidden, down_type, job.ffn)) {
+            throw nb::value_error("the weights are not [experts, 2 ffn, hidden] and [experts, hidden, ffn]");
+        }
+        return job;
     }
-    if (!is(gate_up, 2 * size(job.ffn), job.gate_up_type, job.hidden) ||
-        !is(down, size(job.hidden), job.down_type, job.ffn)) {
-        throw nb::value_error("the weights are not [experts, 2 ffn, hidden] and [experts, hidden, ffn]");
-    }
-}
+};
 
 template <RunExperts run_experts>
 nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
                  const std::string& gate_up_type, const Matrices& down, const std::string& down_type) {
-    const size_t n = x.shape(0), hidden = x.shape(1), used = static_cast<size_t>(n_used);
-    auto* sums = new float[n * hidden];
-    const nb::capsule owner(sums, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-    const dgemma::ExpertJob job{static_cast<int>(logits.shape(0)),
-                                static_cast<int>(logits.shape(1)),
-                                n_used,
-                                static_cast<int>(hidden),
-                                static_cast<int>(gate_up.shape(1) / 2),
-                                logits.data(),
-                                expert_scale.data(),
-                                x.data(),
-                                gate_up_type,
-                                down_type,
-                                gate_up.data(),
-                                down.data(),
-                                sums};
-    check_experts(job, expert_scale, x, gate_up, down);
+    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+    const dgemma::ExpertJob job = arguments.job();
     dgemma::ExpertJobResult result;
     {
         const nb::gil_scoped_release release;
         result = run_experts(job);
     }
+    const size_t used = static_cast<size_t>(n_used);
+    float* sums = arguments.sums.release();
+    const nb::capsule owner(sums, [](void* p) noexcept { delete[] static_cast<float*>(p); });
     nb::dict found;
     found["experts"] = to_numpy2<int32_t>(result.experts, used);
     found["weights"] = to_numpy2<float>(result.weights, used);
     found["pairs"] = to_numpy<int32_t>(result.pairs);
     found["tiles"] = to_numpy2<int32_t>(result.tiles, 3);
-    found["sums"] = Array2<float>(sums, {n, hidden}, owner);
+    found["sums"] = Array2<float>(sums, {x.shape(0), x.shape(1)}, owner);
     return found;
 }
+
+nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x,
+                      const Matrices& gate_up, const std::string& gate_up_type, const Matrices& down,
+                      const std::string& down_type, int n_runs) {
+    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+    const dgemma::ExpertJob job = arguments.job();
+    dgemma::ExpertTimes times;
+    {
+        const nb::gil_scoped_release release;
+        times = dgemma::time_experts(job, n_runs);
+    }
+    nb::dict found;
+    found["device"] = times.device;
+    found["ours"] = times.ours;
+    found["ggml"] = times.ggml;
+    found["distance"] = times.distance;
+    return found;
+}
+
+/// The arguments that all functions of the experts have.
+const std::string kExpertArguments =
+    "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], "
+    "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str";
 
 template <RunExperts run_experts>
 void define_experts_as(nb::module_& m, const char* name, const char* doc) {
@@ -133,4 +162,10 @@ void init_cuda(nb::module_& m) {
         "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises "
         "BackendError where they cannot run.");
     define_experts_as<dgemma::define_experts>(m, "define_experts", "What run_experts_on_card computes, in plain C++.");
+    const std::string timing = "def time_experts" + kExpertArguments + ", n_runs: int) -> dict[str, typing.Any]";
+    m.def(
+        "time_experts", &time_experts, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
+        "down"_a, "down_type"_a, "n_runs"_a, nb::sig(timing.c_str()),
+        "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
+        "batches of n_runs, and how far apart their results are.");
 }

@@ -42,3 +42,10 @@ def sampler_memory(model: str) -> tuple[int, int]:
         session = engine.session()
         session.prefill(PROMPT)
         return planned, engine.memory["CPU"]["sampler"]
+
+
+def expert_times(**layer: Any) -> dict[str, Any]:
+    """What ``gpu_check.py`` measures, once."""
+    from dgemma._core import time_experts
+
+    return time_experts(**layer, n_runs=1)

@@ -12,7 +12,7 @@ from expert_problems import ExpertProblem, tiles_of
 from dgemma import BackendError, RequestError
 from dgemma._core import cuda_unavailable, run_experts_on_card
 
-TYPES = ["Q4_K", "Q5_K", "Q8_0", "Q5_0", "Q4_0"]
+TYPES = ["Q4_K", "Q5_K", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"]
 WEIGHT_ROUNDING = 4e-6  # of a routing weight: F32 exponentials and sums
 # Of the whole result, by its length: activations of 8 bits, twice, where the values of a group differ in size. The
 # twin loses as much.
@@ -62,7 +62,7 @@ def test_down_of_every_type(card_experts, type: str, n: int) -> None:
     check(problem, problem.solved_by(card_experts))
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q5_0", "Q4_0"])
+@pytest.mark.parametrize("type", ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"])
 @pytest.mark.parametrize("width", [32, 96, 160, 352])
 def test_rows_at_any_even_address(card_experts, type: str, width: int) -> None:
     """Widths that are no whole number of stages, and rows that begin between two vectors of 16 bytes."""
@@ -70,7 +70,7 @@ def test_rows_at_any_even_address(card_experts, type: str, width: int) -> None:
     check(problem, problem.solved_by(card_experts))
 
 
-@pytest.mark.parametrize(("gate_up", "down"), [("Q4_K", "Q8_0"), ("Q4_K", "Q5_0"), ("Q5_K", "Q8_0")])
+@pytest.mark.parametrize(("gate_up", "down"), [("Q4_K", "Q8_0"), ("Q4_K", "Q5_0"), ("Q5_K", "Q5_1")])
 def test_the_released_models_widths(card_experts, gate_up: str, down: str) -> None:
     problem = ExpertProblem.random(3, 2, 1, 2816, 704, gate_up, down)
     check(problem, problem.solved_by(card_experts))
@@ -157,6 +157,17 @@ def test_bounds_of_the_experts(card_experts) -> None:
             ExpertProblem.random(*shape).solved_by(card_experts)
     with pytest.raises(RequestError, match="down of iq4_nl"):
         ExpertProblem.random(2, 3, 2, 64, 32, down_type="IQ4_NL").solved_by(card_experts)
+
+
+@pytest.mark.parametrize(("gate_up", "down"), [("Q4_K", "Q5_0"), ("Q8_0", "Q8_0")])
+def test_what_is_timed_is_the_same_layer(emulation, gate_up: str, down: str) -> None:
+    """ggml's own products round to 8 bits too, in other groups, and its GELU on the CPU goes through a table."""
+    problem = ExpertProblem.random(9, 6, 2, 256, 96, gate_up, down)
+    times = emulation.call("expert_times", **vars(problem))
+    assert times["device"] == "CPU"
+    assert min(times["ours"]) > 0 < min(times["ggml"])
+    assert len(times["ours"]) == len(times["ggml"]) == 5
+    assert times["distance"] < 0.05
 
 
 @pytest.mark.skipif(not cuda_unavailable(), reason="a card is there")

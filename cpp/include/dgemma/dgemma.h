@@ -460,6 +460,14 @@ struct ExpertJobResult {
 };
 /// As the CUDA kernels compute it. RequestError outside their bounds; BackendError where they cannot run.
 ExpertJobResult run_experts_on_card(const ExpertJob& job);
+/// The kernels beside ggml's own graph of the same layer, on the first card.
+struct ExpertTimes {
+    std::string device;
+    std::vector<double> ours, ggml;  // milliseconds a layer, of a few batches
+    double distance;                 // |ours - ggml's| / |ggml's|, of the weighted sums
+};
+/// Batches of n_runs layers each, queued one after the other. BackendError without a card, or if it is too small.
+ExpertTimes time_experts(const ExpertJob& job, int n_runs);
 /// What they compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
 ExpertJobResult define_experts(const ExpertJob& job);
 

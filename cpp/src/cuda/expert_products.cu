@@ -102,8 +102,12 @@ void with_groups(ggml_type type, Launch launch) {
     switch (type) {
         case GGML_TYPE_Q4_0:
             return launch(Q4_0Groups());
+        case GGML_TYPE_Q4_1:
+            return launch(Q4_1Groups());
         case GGML_TYPE_Q5_0:
             return launch(Q5_0Groups());
+        case GGML_TYPE_Q5_1:
+            return launch(Q5_1Groups());
         case GGML_TYPE_Q8_0:
             return launch(Q8_0Groups());
         case GGML_TYPE_Q4_K:
@@ -118,8 +122,18 @@ void with_groups(ggml_type type, Launch launch) {
 }  // namespace
 
 bool has_expert_product(ggml_type type) {
-    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_K ||
-           type == GGML_TYPE_Q5_K;
+    switch (type) {
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_Q4_1:
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q5_1:
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+            return true;
+        default:
+            return false;
+    }
 }
 
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,

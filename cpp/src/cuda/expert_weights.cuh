@@ -113,4 +113,32 @@ struct Q5_0Groups {
     }
 };
 
+/// 20 bytes for 32 values: half d, half m · 4-bit q[32] like Q4_0's. Value: d q + m.
+struct Q4_1Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 20;
+    static constexpr bool kHasMinimum = true, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const unsigned q = load_u32(blocks + group * 20 + 4 + 4 * t);
+        return {q & 0x0f0f0f0fu, q >> 4 & 0x0f0f0f0fu};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 20), -load_half(blocks + share * 20 + 2)};
+    }
+};
+
+/// 24 bytes for 32 values: half d, half m · fifth bits [32] · 4-bit q[32]. Value: d q + m.
+struct Q5_1Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 24;
+    static constexpr bool kHasMinimum = true, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const uint8_t* block = blocks + group * 24;
+        const unsigned fifth = load_u32(block + 4), q = load_u32(block + 8 + 4 * t);
+        const auto spread = [&](int first) { return (fifth >> first & 15u) * 0x00204081u << 4 & 0x10101010u; };
+        return {(q & 0x0f0f0f0fu) | spread(4 * t), (q >> 4 & 0x0f0f0f0fu) | spread(16 + 4 * t)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 24), -load_half(blocks + share * 24 + 2)};
+    }
+};
+
 }  // namespace dgemma::cuda

@@ -12,6 +12,8 @@ CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unav
 
 ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
+
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, ggml_backend_t /*head*/, float /*dropped_mass*/,
