@@ -4,8 +4,8 @@
     python examples/gpu_check.py FOLDER [--model FILE]
 
 Runs every kernel against its twin on the card (tests/cuda), answers of the CPU against answers of the card, one layer's
-experts by our kernels and by ggml's, and then ``dgemma bench``; writes FOLDER/gpu-check.json and gpu-check.md. Exits with 1 and one sentence where there is no card or
-something failed. Needs no network.
+experts by our kernels and by ggml's, and then ``dgemma bench``; writes FOLDER/gpu-check.json and gpu-check.md. Exits
+with 1 and one sentence where there is no card or something failed. Needs no network.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def experts() -> list[dict[str, Any]]:
     from expert_problems import quantized
 
     random = np.random.default_rng(0)
-    one = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in EXPERT.items()}
+    one = {name: random.normal(0, shape[1] ** -0.5, shape).astype(np.float32) for name, shape in EXPERT.items()}
     found = []
     for gate_up, down in EXPERT_TYPES:
         # One expert's weights for all: as many bytes to read, in a fraction of the time to make.
         weights = {
-            name: np.repeat(quantized(one[name][None] / np.sqrt(one[name].shape[1]), kind), N_EXPERTS, axis=0)
+            name: np.repeat(quantized(one[name][None], kind), N_EXPERTS, axis=0)
             for name, kind in (("gate_up", gate_up), ("down", down))
         }
         times = time_experts(
@@ -111,8 +111,8 @@ def experts() -> list[dict[str, Any]]:
 
 def expert_lines(found: list[dict[str, Any]]) -> list[str]:
     lines = [
-        f"One layer's experts ({CANVAS} tokens, 8 of {N_EXPERTS}; median of {len(found[0]['ours'])} batches), GB/s of its "
-        "weights, and how far apart the two results are:",
+        f"One layer's experts ({CANVAS} tokens, 8 of {N_EXPERTS}; median of {len(found[0]['ours'])} batches), GB/s of "
+        "its weights, and how far apart the two results are:",
         "",
         "| gate·up, down | MB | ours, ms | GB/s | ggml, ms | GB/s | apart |",
         "|---|---:|---:|---:|---:|---:|---:|",
