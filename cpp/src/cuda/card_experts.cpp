@@ -19,7 +19,7 @@ bool fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_typ
     const bool is_routed = shape.used >= 1 && shape.used <= kMaxUsed && shape.used <= shape.experts &&
                            shape.experts <= kMaxExperts && most_tokens >= 1 &&
                            static_cast<int64_t>(most_tokens) * shape.used / kTilePairs + kMaxExperts <= kMostTiles;
-    return is_routed && shape.hidden >= 1 && shape.hidden % kTileRows8 == 0 && takes(gate_up, shape.hidden) &&
+    return is_routed && shape.hidden >= 1 && shape.hidden % kWeightRows == 0 && takes(gate_up, shape.hidden) &&
            shape.ffn >= 1 && shape.ffn % kGroupValues == 0 && takes(down, shape.ffn);
 }
 
@@ -30,8 +30,8 @@ void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, gg
                        text(shape.experts) + " experts of " + ggml_type_name(gate_up) + ", down of " +
                        ggml_type_name(down) + ", widths " + text(shape.hidden) + " and " + text(shape.ffn) +
                        ": it takes " + text(kMaxUsed) + " of " + text(kMaxExperts) +
-                       " at most, types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K, multiples of " + text(kTileRows8) +
-                       " and " + text(kGroupValues) + " in whole blocks");
+                       " at most, types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K, multiples of " +
+                       text(kWeightRows) + " and " + text(kGroupValues) + " in whole blocks");
 }
 
 uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens) {

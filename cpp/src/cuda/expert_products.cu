@@ -6,7 +6,7 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr int kGateRows = kTileRows8 / 2;
+constexpr int kGateRows = kWeightRows / 2;
 static_assert(kGateRows == kGroupValues, "a block of gate_up_tile fills one group of the gated rows");
 
 /// x sigma(1.59577 (x + 0.044715 x^3)): GELU by its tanh.
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads)
     __shared__ TileMemory<Groups> memory;
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
-    const int first = static_cast<int>(blockIdx.x) * kTileRows8;
+    const int first = static_cast<int>(blockIdx.x) * kWeightRows;
     Accumulators sums{};
     const auto place_of = [&](int pair) { return tile.first + pair; };
     multiply_tile<Groups>(
@@ -147,7 +147,7 @@ void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weig
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                    const Int8Rows& gated, float* products, const Stream& stream) {
     with_groups(weights.type, [&](auto groups) {
-        launch(down_tile<decltype(groups)>, grid(shape.hidden / kTileRows8, shape.most_tiles(n)), kThreads, stream,
+        launch(down_tile<decltype(groups)>, grid(shape.hidden / kWeightRows, shape.most_tiles(n)), kThreads, stream,
                shape, weights, order, gated, products);
     });
 }

@@ -13,10 +13,10 @@
 namespace dgemma::cuda {
 
 constexpr int kShares = 4, kHalves = kWarps / kShares, kRowsOfMma = 16, kPairsOfMma = 8, kRowsOfEight = 8;
-constexpr int kRowMmas = kTileRows8 / kHalves / kRowsOfMma, kPairMmas = kTilePairs / kPairsOfMma;
+constexpr int kRowMmas = kWeightRows / kHalves / kRowsOfMma, kPairMmas = kTilePairs / kPairsOfMma;
 constexpr int kVectorBytes = 16;  // of an asynchronous copy
 static_assert(kPairMmas == kShares, "reduce_shares() gives each share one matrix of pairs");
-static_assert(kTileRows8 / kHalves == kWarp, "a lane for each row of a warp's");
+static_assert(kWeightRows / kHalves == kWarp, "a lane for each row of a warp's");
 
 template <typename Groups>
 struct Stage {
@@ -26,7 +26,7 @@ struct Stage {
     static constexpr int kVectors = (kLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
     // An odd number of vectors to a row, and of half rows of banks to a row of values: the eight rows that a warp reads
     // at a time lie in banks of their own.
-    alignas(16) uint8_t weights[kTileRows8][kVectorBytes * (kVectors | 1)];
+    alignas(16) uint8_t weights[kWeightRows][kVectorBytes * (kVectors | 1)];
     alignas(16) int8_t q[kTilePairs][Groups::kDepth + kGroupValues];
     alignas(16) GroupScale scales[kGroups][kTilePairs];
 };
@@ -48,7 +48,7 @@ template <typename Groups>
 union TileMemory {
     Stages<Groups> stages;
     Partials partials;
-    float gated[kTilePairs][kTileRows8 / 2 + 1];
+    float gated[kTilePairs][kWeightRows / 2 + 1];
 };
 
 /// What a block multiplies.
@@ -82,34 +82,40 @@ class StageCopy {
   public:
     /// first_row(i): the matrix's row that is the tile's row 8i; row_of(pair): which of the values' rows is the pair's.
     template <typename FirstRow, typename RowOf>
-    __device__ StageCopy(const TileWork& work, FirstRow first_row, RowOf row_of)
-        : row_bytes_(work.row_bytes), left_(work.k) {
-        weights_ = work.matrix + (first_row(at_.warp) + at_.lane / kVectors) * row_bytes_;
-        for (int i = 0; i < kValueSteps; ++i) {
-            const bool exists = value_pair(i) < work.count;
-            const int64_t row = exists ? row_of(value_pair(i)) : 0;
-            values_[i] = work.values.q + row * work.k + value_column();
-            first_value_[i] = exists ? value_column() : work.k;
+    __device__ StageCopy(const TileWork& work, FirstRow first_row, RowOf row_of, Stage<Groups>& first) : left_(work.k) {
+        for (int i = 0; i < kRowSteps; ++i) {
+            const uint8_t* row = work.matrix + (first_row(at_.warp) + i * kRowsAtOnce + row_) * work.row_bytes;
+            weights_[i] = row + byte_;
         }
-        const bool exists = at_.lane < kPairsOfWarp * kGroups && scale_pair() < work.count;
-        const int64_t row = exists ? row_of(scale_pair()) : 0;
-        scales_ = work.values.scales + row * (work.k / kGroupValues) + scale_group();
-        first_scaled_ = exists ? scale_group() * kGroupValues : work.k;
+        weights_to_ = shared_address(&first.weights[at_.warp * kRowsOfEight + row_][byte_]);
+        const int value_pair = at_.warp * kPairsOfWarp + at_.lane / kValueVectors;
+        const int column = at_.lane % kValueVectors * kVectorBytes;
+        for (int i = 0; i < kValueSteps; ++i) {
+            const int pair = value_pair + i * kPairsAtOnce;
+            const int64_t row = pair < work.count ? row_of(pair) : 0;
+            values_[i] = work.values.q + row * work.k + column;
+            first_value_[i] = pair < work.count ? column : work.k;
+        }
+        values_to_ = shared_address(&first.q[value_pair][column]);
+        const int pair = at_.warp * kPairsOfWarp + at_.lane / kGroups % kPairsOfWarp, group = at_.lane % kGroups;
+        const bool exists = at_.lane < kPairsOfWarp * kGroups && pair < work.count;
+        const int64_t row = exists ? row_of(pair) : 0;
+        scales_ = work.values.scales + row * (work.k / kGroupValues) + group;
+        first_scaled_ = exists ? group * kGroupValues : work.k;
+        scales_to_ = shared_address(&first.scales[group][pair]);
     }
 
-    /// Asks for the next columns, as far as there are any.
-    __device__ void start(Stage<Groups>& stage) {
-        copy_weights(stage);
+    /// Asks for the next columns, as far as there are any; `stage`: bytes from the first stage to the one they are for.
+    __device__ void start(unsigned stage) {
+        copy_weights(weights_to_ + stage);
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
             if (first_value_[i] < left_) {
-                __pipeline_memcpy_async(&stage.q[value_pair(i)][value_column()], values_[i], kVectorBytes);
+                copy_async<kVectorBytes>(values_to_ + stage + i * kPairsAtOnce * kValuePitch, values_[i]);
             }
             values_[i] += Groups::kDepth;
         }
-        if (first_scaled_ < left_) {
-            __pipeline_memcpy_async(&stage.scales[scale_group()][scale_pair()], scales_, sizeof(GroupScale));
-        }
+        if (first_scaled_ < left_) copy_async<sizeof(GroupScale)>(scales_to_ + stage, scales_);
         scales_ += kGroups;
         left_ -= Groups::kDepth;
         __pipeline_commit();
@@ -117,39 +123,32 @@ class StageCopy {
 
   private:
     static constexpr int kVectors = Stage<Groups>::kVectors, kGroups = Stage<Groups>::kGroups;
-    static constexpr int kRowsAtOnce = kWarp / kVectors;
+    static constexpr int kRowsAtOnce = kWarp / kVectors, kRowSteps = (kRowsOfEight + kRowsAtOnce - 1) / kRowsAtOnce;
     static constexpr int kPairsOfWarp = kTilePairs / kWarps, kValueVectors = Groups::kDepth / kVectorBytes;
     static constexpr int kPairsAtOnce = kWarp / kValueVectors, kValueSteps = kPairsOfWarp / kPairsAtOnce;
+    static constexpr int kWeightPitch = sizeof(Stage<Groups>::weights[0]), kValuePitch = sizeof(Stage<Groups>::q[0]);
     static_assert(kPairsOfWarp * kGroups <= kWarp && kPairsAtOnce * kValueSteps == kPairsOfWarp, "lanes for all");
 
-    __device__ int value_pair(int i) const {
-        return at_.warp * kPairsOfWarp + i * kPairsAtOnce + at_.lane / kValueVectors;
-    }
-    __device__ int value_column() const { return at_.lane % kValueVectors * kVectorBytes; }
-    __device__ int scale_pair() const { return at_.warp * kPairsOfWarp + at_.lane / kGroups; }
-    __device__ int scale_group() const { return at_.lane % kGroups; }
-
-    __device__ void copy_weights(Stage<Groups>& stage) {
+    __device__ void copy_weights(SharedAddress to) {
         const int n_bytes = left_ < Groups::kDepth ? left_ / kGroupValues * (Groups::kBytes / kGroups) : Groups::kBytes;
-        const int row = at_.lane / kVectors, byte = at_.lane % kVectors * kVectorBytes;
 #pragma unroll
-        for (int i = 0; i < kRowsOfEight; i += kRowsAtOnce) {
-            const uint8_t* from = weights_ + i * row_bytes_;
-            const int lead = Groups::kAligned ? 0 : lead_of(from);
-            if (row < kRowsAtOnce && row < kRowsOfEight - i && byte < lead + n_bytes) {
-                uint8_t* to = &stage.weights[at_.warp * kRowsOfEight + i + row][byte];
-                __pipeline_memcpy_async(to, from - lead + byte, kVectorBytes);
+        for (int i = 0; i < kRowSteps; ++i) {
+            const int lead = Groups::kAligned ? 0 : lead_of(weights_[i]);
+            const bool has_row = row_ < kRowsAtOnce && row_ < kRowsOfEight - i * kRowsAtOnce;
+            if (has_row && (Groups::kAligned || byte_ < lead + n_bytes)) {
+                copy_async<kVectorBytes>(to + i * kRowsAtOnce * kWeightPitch, weights_[i] - lead);
             }
+            weights_[i] += Groups::kBytes;
         }
-        weights_ += Groups::kBytes;
     }
 
     const ThreadPlace at_;
-    const int64_t row_bytes_;
-    int left_;
-    const uint8_t* weights_;
+    const int row_ = at_.lane / kVectors, byte_ = at_.lane % kVectors * kVectorBytes;  // of the warp's eight
+    const uint8_t* weights_[kRowSteps];
     const int8_t* values_[kValueSteps];
     const GroupScale* scales_;
+    SharedAddress weights_to_, values_to_, scales_to_;
+    int left_;                                     // columns that are not asked for yet
     int first_value_[kValueSteps], first_scaled_;  // columns of the first stage; past the end where there are none
 };
 
@@ -268,14 +267,16 @@ __device__ inline void reduce_shares(Partials& partials, Accumulators& sums) {
 template <typename Groups, typename FirstRow, typename RowOf>
 __device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Groups>& memory,
                               Accumulators& sums) {
-    StageCopy<Groups> copy(work, first_row, row_of);
+    StageCopy<Groups> copy(work, first_row, row_of, memory.stages.of[0]);
     StageProduct<Groups, FirstRow> product(work, first_row);
-    copy.start(memory.stages.of[0]);
-    for (int first = 0, stage = 0; first < work.k; first += Groups::kDepth, stage ^= 1) {
+    copy.start(0);
+    unsigned stage = 0;  // its bytes from the first
+    for (int first = 0; first < work.k; first += Groups::kDepth, stage ^= sizeof(Stage<Groups>)) {
         __pipeline_wait_prior(0);
         __syncthreads();  // these columns are there, and the ones before are read
-        if (first + Groups::kDepth < work.k) copy.start(memory.stages.of[stage ^ 1]);
-        product.add(memory.stages.of[stage], memory.stages.scales, sums);
+        if (first + Groups::kDepth < work.k) copy.start(stage ^ sizeof(Stage<Groups>));
+        const char* bytes = reinterpret_cast<const char*>(memory.stages.of) + stage;
+        product.add(*reinterpret_cast<const Stage<Groups>*>(bytes), memory.stages.scales, sums);
     }
     __syncthreads();
     reduce_shares(memory.partials, sums);

@@ -103,9 +103,7 @@ struct Q5_0Groups {
         const uint8_t* block = blocks + group * 22;
         const unsigned fifth = load_u32_by_halves(block + 2), q = load_u32_by_halves(block + 6 + 4 * t);
         // Four neighbouring bits to the highest of four bytes, turned.
-        const auto spread = [&](int first) {
-            return ((fifth >> first & 15u) * 0x00204081u << 7 & 0x80808080u) ^ 0x80808080u;
-        };
+        const auto spread = [&](int first) { return ~((fifth >> first & 15u) * 0x10204080u) & 0x80808080u; };
         return {(q << 3 & 0x78787878u) | spread(4 * t), (q >> 1 & 0x78787878u) | spread(16 + 4 * t)};
     }
     static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
@@ -133,7 +131,7 @@ struct Q5_1Groups {
     static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
         const uint8_t* block = blocks + group * 24;
         const unsigned fifth = load_u32(block + 4), q = load_u32(block + 8 + 4 * t);
-        const auto spread = [&](int first) { return (fifth >> first & 15u) * 0x00204081u << 4 & 0x10101010u; };
+        const auto spread = [&](int first) { return (fifth >> first & 15u) * 0x02040810u & 0x10101010u; };
         return {(q & 0x0f0f0f0fu) | spread(4 * t), (q >> 4 & 0x0f0f0f0fu) | spread(16 + 4 * t)};
     }
     static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {

@@ -4,12 +4,12 @@
 // The twin that defines it is cuda/experts_twin.cpp (what graph/experts.cpp builds, with the rows between the products
 // rounded to 8 bits as cpu/int8_rows.h does). A token's k-th expert makes the *pair* token * used + k. One launch each
 // of
-//     route_tokens    [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times the expert's scale
-//     sort_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
-//     quantise_rows   [n hidden / 256] blocks: the experts' input as 8-bit rows
-//     gate_up_tile    [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in the order of `pairs`
-//     down_tile       [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
-//     combine_pairs   [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
+//     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times the expert's
+//     scale order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
+//     quantise_groups  [n hidden / 256] blocks: the experts' input as 8-bit rows
+//     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in the order of `pairs`
+//     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
+//     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
 // The number of tiles is known on the card only, so the two products are launched for the most there can be and the
 // rest of the blocks return at once: launches are the same from step to step. No sum depends on the order in which
 // blocks finish, so every result is the same in every run.
@@ -29,7 +29,7 @@ namespace dgemma::cuda {
 constexpr int kMaxExperts = 256;  // a thread each
 constexpr int kMaxUsed = 32;      // a lane each
 constexpr int kTilePairs = 32;    // pairs that a block multiplies weights by
-constexpr int kTileRows8 = 64;    // rows of a weight that it multiplies: of gate and up, 32 each
+constexpr int kWeightRows = 64;   // rows of a weight that it multiplies: of gate and up, 32 each
 constexpr int kGroupValues = 32;  // of an 8-bit row, that share a scale
 
 struct ExpertShape {

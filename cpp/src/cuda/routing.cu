@@ -84,8 +84,7 @@ __device__ void count_pairs(const int32_t* experts, int first, int last, int* co
     }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    order_pairs(const int32_t* experts, int n_pairs, int n_experts, PairOrder order) {
+__global__ void __launch_bounds__(kThreads) order_pairs(const int32_t* experts, int n_pairs, PairOrder order) {
     __shared__ int counts[kWarps][kMaxExperts];  // each warp's; then, where its pairs go
     const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
     for (int w = 0; w < kWarps; ++w) counts[w][thread] = 0;
@@ -130,7 +129,7 @@ void route_tokens(const ExpertShape& shape, int n, const float* logits, const fl
 }
 
 void sort_pairs(const ExpertShape& shape, int n, const int32_t* experts, const PairOrder& order, const Stream& stream) {
-    launch(order_pairs, grid(1, 1), kThreads, stream, experts, n * shape.used, shape.experts, order);
+    launch(order_pairs, grid(1, 1), kThreads, stream, experts, n * shape.used, order);
 }
 
 void quantise_rows(const float* x, int n, int k, const Int8Rows& rows, const Stream& stream) {

@@ -157,6 +157,17 @@ uint64_t exchange(uint64_t value, int from) {
     return block.fibers[warp + static_cast<size_t>(from)].given[which];
 }
 
+void begin_copy(void* to, const void* from, size_t n_bytes) {
+    const auto is_aligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % n_bytes == 0; };
+    if (!is_aligned(to) || !is_aligned(from)) throw Error("an asynchronous copy of addresses that it cannot take");
+    Fiber& fiber = block.fibers[block.current];
+    if (block.n_copies++ % 2 == 0) {
+        std::memcpy(to, from, n_bytes);
+    } else {
+        fiber.copies.push_back({to, from, n_bytes, fiber.n_groups});
+    }
+}
+
 const uint32_t (&show_warp(const uint32_t (&ours)[6])) [kLanes * 6] {
     static uint32_t shown[2][kLanes * 6];
     const unsigned which = block.fibers[block.current].n_shuffles % 2;  // as in exchange()
@@ -179,19 +190,6 @@ void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
 }
 
 }  // namespace dgemma::cuda
-
-void __pipeline_memcpy_async(void* to, const void* from, size_t n_bytes) {
-    using dgemma::cuda::block;
-    const auto is_aligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % n_bytes == 0; };
-    if (!is_aligned(to) || !is_aligned(from))
-        throw dgemma::Error("an asynchronous copy of addresses that it cannot take");
-    if (block.n_copies++ % 2 == 0) {
-        std::memcpy(to, from, n_bytes);
-    } else {
-        dgemma::cuda::Fiber& fiber = block.fibers[block.current];
-        fiber.copies.push_back({to, from, n_bytes, fiber.n_groups});
-    }
-}
 
 void __pipeline_commit() { ++dgemma::cuda::block.fibers[dgemma::cuda::block.current].n_groups; }
 

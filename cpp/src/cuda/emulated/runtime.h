@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 
+#include "async_copy.h"
 #include "cuda/card.h"
 #include "int8_mma.h"
 #include "mma.h"
@@ -36,13 +37,6 @@ struct alignas(16) uint4 {
 extern dim3 threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
-
-/// A thread's asynchronous copies, in groups. Every other one is done at once and the others when their group is waited
-/// for, so that both writing over what is still read and reading without having waited show. Error if an address is not
-/// a multiple of the size.
-void __pipeline_memcpy_async(void* to, const void* from, size_t n_bytes);
-void __pipeline_commit();
-void __pipeline_wait_prior(unsigned n_groups);
 
 namespace dgemma::cuda {
 

@@ -6,6 +6,7 @@
 #include <cuda_pipeline_primitives.h>
 #include <mma.h>
 
+#include "async_copy.h"
 #include "cuda/card.h"
 #include "int8_mma.h"
 
