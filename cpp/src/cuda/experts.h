@@ -1,13 +1,12 @@
 // The mixture of experts on the card: n tokens, each through `used` of the experts, and the weighted sum of what they
 // say.
 //
-// The twin that defines it is cuda/experts_twin.cpp (what graph/experts.cpp builds, with the rows between the products
-// rounded to 8 bits as cpu/int8_rows.h does). A token's k-th expert makes the *pair* token * used + k. One launch each
-// of
-//     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times the expert's
-//     scale order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
+// The twin that defines it is cuda/experts_twin.cpp: what graph/experts.cpp builds, with the rows before each product
+// rounded to 8 bits as cpu/int8_rows.h does. A token's k-th expert makes the *pair* token * used + k. One launch each:
+//     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times their scales
+//     order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
 //     quantise_groups  [n hidden / 256] blocks: the experts' input as 8-bit rows
-//     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in the order of `pairs`
+//     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in that order
 //     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
 //     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
 // The number of tiles is known on the card only, so the two products are launched for the most there can be and the
