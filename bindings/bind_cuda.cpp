@@ -122,6 +122,9 @@ nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_sca
     found["device"] = times.device;
     found["ours"] = times.ours;
     found["ggml"] = times.ggml;
+    nb::dict kernels;
+    for (const auto& [kernel, milliseconds] : times.kernels) kernels[kernel.c_str()] = milliseconds;
+    found["kernels"] = kernels;
     found["distance"] = times.distance;
     return found;
 }

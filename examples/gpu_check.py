@@ -123,6 +123,12 @@ def expert_lines(found: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"| {row['gate_up']}, {row['down']} | {row['bytes'] / 1e6:.0f} | {columns} | {row['distance']:.4f} |"
         )
+    names = list(found[0]["kernels"])
+    lines += ["", "Each of our kernels alone, ms:", "", f"| gate·up, down | {' | '.join(names)} |"]
+    lines.append("|---|" + "---:|" * len(names))
+    for row in found:
+        columns = " | ".join(f"{statistics.median(row['kernels'][name]):.4f}" for name in names)
+        lines.append(f"| {row['gate_up']}, {row['down']} | {columns} |")
     return lines
 
 

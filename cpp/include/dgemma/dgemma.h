@@ -463,8 +463,9 @@ ExpertJobResult run_experts_on_card(const ExpertJob& job);
 /// The kernels beside ggml's own graph of the same layer, on the first card.
 struct ExpertTimes {
     std::string device;
-    std::vector<double> ours, ggml;  // milliseconds a layer, of a few batches
-    double distance;                 // |ours - ggml's| / |ggml's|, of the weighted sums
+    std::vector<double> ours, ggml;                                    // milliseconds a layer, of a few batches
+    std::vector<std::pair<std::string, std::vector<double>>> kernels;  // the same of each of ours, alone
+    double distance;                                                   // |ours - ggml's| / |ggml's|, of the sums
 };
 /// Batches of n_runs layers each, queued one after the other. BackendError without a card, or if it is too small.
 ExpertTimes time_experts(const ExpertJob& job, int n_runs);

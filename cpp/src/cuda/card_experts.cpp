@@ -55,15 +55,28 @@ CardExperts::CardExperts(const ExpertShape& shape, int most_tokens)
       gated_scales_(gated_.size() / kGroupValues),
       products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
 
-void CardExperts::run(const ExpertLayer& layer, int n, const float* logits, const float* x, float* sums,
-                      const Stream& stream) {
+std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
     const Int8Rows rows{rows_.data(), row_scales_.data()}, gated{gated_.data(), gated_scales_.data()};
-    route_tokens(shape_, n, logits, layer.expert_scale, routes(), stream);
-    sort_pairs(shape_, n, routes().experts, order(), stream);
-    quantise_rows(x, n, shape_.hidden, rows, stream);
-    multiply_gate_up(shape_, n, layer.gate_up, order(), rows, gated, stream);
-    multiply_down(shape_, n, layer.down, order(), gated, products_.data(), stream);
-    combine_pairs(shape_, n, routes().weights, products_.data(), sums, stream);
+    const ExpertShape shape = shape_;
+    const Routes chosen = routes();
+    const PairOrder pairs = order();
+    float* products = products_.data();
+    return {
+        {"choose_experts",
+         [=](const Stream& s) { route_tokens(shape, pass.n, pass.logits, pass.layer.expert_scale, chosen, s); }},
+        {"order_pairs", [=](const Stream& s) { sort_pairs(shape, pass.n, chosen.experts, pairs, s); }},
+        {"quantise_groups", [=](const Stream& s) { quantise_rows(pass.x, pass.n, shape.hidden, rows, s); }},
+        {"gate_up_tile",
+         [=](const Stream& s) { multiply_gate_up(shape, pass.n, pass.layer.gate_up, pairs, rows, gated, s); }},
+        {"down_tile",
+         [=](const Stream& s) { multiply_down(shape, pass.n, pass.layer.down, pairs, gated, products, s); }},
+        {"combine_vectors",
+         [=](const Stream& s) { combine_pairs(shape, pass.n, chosen.weights, products, pass.sums, s); }},
+    };
+}
+
+void CardExperts::run(const ExpertPass& pass, const Stream& stream) const {
+    for (const ExpertLaunch& launch : launches(pass)) launch.queue(stream);
 }
 
 }  // namespace dgemma::cuda

@@ -1,6 +1,9 @@
 // One layer's mixture of experts on one card: owns what the kernels need between them, and launches them.
 #pragma once
 
+#include <functional>
+#include <vector>
+
 #include "cuda/card.h"
 #include "cuda/experts.h"
 
@@ -20,15 +23,31 @@ void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, gg
 /// What a CardExperts takes on the card.
 uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens);
 
+/// From the router's logits [n, experts] and the experts' input x [n, hidden] to their weighted sums [n, hidden], all
+/// on the card and 16-byte aligned.
+struct ExpertPass {
+    ExpertLayer layer;
+    int n;
+    const float *logits, *x;
+    float* sums;
+};
+
+/// One kernel of a pass.
+struct ExpertLaunch {
+    const char* kernel;
+    std::function<void(const Stream&)> queue;
+};
+
 /// One for all layers of a model: they follow each other on a stream.
 class CardExperts {
   public:
     /// On the current card.
     CardExperts(const ExpertShape& shape, int most_tokens);
 
-    /// Queues six kernels: from the router's logits [n, experts] and the experts' input x [n, hidden] to their weighted
-    /// sums [n, hidden]; n <= most_tokens, all on the card and 16-byte aligned.
-    void run(const ExpertLayer& layer, int n, const float* logits, const float* x, float* sums, const Stream& stream);
+    /// Queues a pass of at most most_tokens.
+    void run(const ExpertPass& pass, const Stream& stream) const;
+    /// Its six kernels, in order. Each may be queued again: none changes what it reads.
+    std::vector<ExpertLaunch> launches(const ExpertPass& pass) const;
 
     /// Of the last run.
     Routes routes() const { return {experts_.data(), weights_.data()}; }

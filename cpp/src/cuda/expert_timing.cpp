@@ -135,7 +135,7 @@ ExpertTimes time_experts(const ExpertJob& job, int n_runs) {
     ggml_backend_t backend = devices.get(0);
     if (!runs_on(backend)) throw BackendError(device_name(backend) + " is not a card that our kernels run on");
     const Layer layer(job, backend);
-    ExpertTimes times{device_name(backend), {}, {}, 0};
+    ExpertTimes times{device_name(backend), {}, {}, {}, 0};
     const auto compute = [&] {
         if (ggml_backend_graph_compute_async(backend, layer.graph()) != GGML_STATUS_SUCCESS) {
             throw BackendError("ggml could not compute one layer's experts");
@@ -143,13 +143,15 @@ ExpertTimes time_experts(const ExpertJob& job, int n_runs) {
     };
     times.ggml = time_runs(n_runs, compute, [&] { ggml_backend_synchronize(backend); });
     use_card_of(layer.x());
-    CardExperts experts(shape, job.n_tokens);
+    const CardExperts experts(shape, job.n_tokens);
     const DeviceArray<float> sums(static_cast<size_t>(job.n_tokens) * static_cast<size_t>(job.hidden));
     const cuda::Stream stream;
-    const auto run = [&] {
-        experts.run(layer.weights(), job.n_tokens, layer.logits(), layer.x(), sums.data(), stream);
-    };
-    times.ours = time_runs(n_runs, run, [&] { stream.wait(); });
+    const ExpertPass pass{layer.weights(), job.n_tokens, layer.logits(), layer.x(), sums.data()};
+    const auto wait = [&] { stream.wait(); };
+    times.ours = time_runs(n_runs, [&] { experts.run(pass, stream); }, wait);
+    for (const ExpertLaunch& launch : experts.launches(pass)) {
+        times.kernels.emplace_back(launch.kernel, time_runs(n_runs, [&] { launch.queue(stream); }, wait));
+    }
     stream.copy(job.sums, sums.data(), sums.n_bytes());
     stream.wait();
     times.distance = distance(job.sums, layer.sums());
