@@ -2,6 +2,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 
 #include "bindings.h"
@@ -57,6 +58,102 @@ nb::dict run_on_card(const Logits& logits, const std::optional<Logits>& before, 
     return found;
 }
 
+using Matrices = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using RunExperts = dgemma::ExpertJobResult (*)(const dgemma::ExpertJob&);
+
+/// The arguments of the experts' functions, and where their sums go.
+struct ExpertArguments {
+    const Logits& logits;
+    int n_used;
+    const Values& expert_scale;
+    const Logits& x;
+    const Matrices& gate_up;
+    const std::string& gate_up_type;
+    const Matrices& down;
+    const std::string& down_type;
+    std::unique_ptr<float[]> sums{new float[x.shape(0) * x.shape(1)]};
+
+    dgemma::ExpertJob job() const {
+        const auto size = [](size_t n) { return static_cast<int>(n); };
+        const dgemma::ExpertJob job{
+            size(logits.shape(0)), size(logits.shape(1)), n_used,    size(x.shape(1)), size(gate_up.shape(1) / 2),
+            logits.data(),         expert_scale.data(),   x.data(),  gate_up_type,     down_type,
+            gate_up.data(),        down.data(),           sums.get()};
+        const auto is = [&](const Matrices& weights, int rows, const std::string& type, int columns) {
+            return weights.shape(0) == logits.shape(1) && size(weights.shape(1)) == rows &&
+                   weights.shape(2) == dgemma::row_bytes(type, columns);
+        };
+        if (expert_scale.shape(0) != logits.shape(1) || x.shape(0) != logits.shape(0)) {
+            throw nb::value_error("a scale for each expert and a row of x for each token");
+        }
+        if (!is(gate_up, 2 * job.ffn, gate_up_type, job.hidden) || !is(down, job.hidden, down_type, job.ffn)) {
+            throw nb::value_error("the weights are not [experts, 2 ffn, hidden] and [experts, hidden, ffn]");
+        }
+        return job;
+    }
+};
+
+template <RunExperts run_experts>
+nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
+                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type) {
+    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+    const dgemma::ExpertJob job = arguments.job();
+    dgemma::ExpertJobResult result;
+    {
+        const nb::gil_scoped_release release;
+        result = run_experts(job);
+    }
+    const size_t used = static_cast<size_t>(n_used);
+    float* sums = arguments.sums.release();
+    const nb::capsule owner(sums, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    nb::dict found;
+    found["experts"] = to_numpy2<int32_t>(result.experts, used);
+    found["weights"] = to_numpy2<float>(result.weights, used);
+    found["pairs"] = to_numpy<int32_t>(result.pairs);
+    found["tiles"] = to_numpy2<int32_t>(result.tiles, 3);
+    found["sums"] = Array2<float>(sums, {x.shape(0), x.shape(1)}, owner);
+    return found;
+}
+
+nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x,
+                      const Matrices& gate_up, const std::string& gate_up_type, const Matrices& down,
+                      const std::string& down_type, int n_runs) {
+    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+    const dgemma::ExpertJob job = arguments.job();
+    dgemma::ExpertTimes times;
+    {
+        const nb::gil_scoped_release release;
+        times = dgemma::time_experts(job, n_runs);
+    }
+    nb::dict found;
+    found["device"] = times.device;
+    found["ours"] = times.ours;
+    found["ggml"] = times.ggml;
+    nb::dict kernels;
+    for (const auto& [kernel, milliseconds] : times.kernels) kernels[kernel.c_str()] = milliseconds;
+    found["kernels"] = kernels;
+    found["distance"] = times.distance;
+    return found;
+}
+
+/// The arguments that all functions of the experts have.
+const std::string kExpertArguments =
+    "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], "
+    "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str";
+
+template <RunExperts run_experts>
+void define_experts_as(nb::module_& m, const char* name, const char* doc) {
+    const std::string signature =
+        "def " + std::string(name) +
+        "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: "
+        "NDArray[numpy.float32], "
+        "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> "
+        "dict[str, typing.Any]";
+    m.def(name, &experts<run_experts>, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
+          "down"_a, "down_type"_a, nb::sig(signature.c_str()), doc);
+}
+
 }  // namespace
 
 void init_cuda(nb::module_& m) {
@@ -72,4 +169,16 @@ void init_cuda(nb::module_& m) {
           "The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels "
           "compute them, and the embedding's rows of `tokens`, or of the step's next canvas without any. Raises "
           "BackendError where they cannot run.");
+    define_experts_as<dgemma::run_experts_on_card>(
+        m, "run_experts_on_card",
+        "One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the "
+        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises "
+        "BackendError where they cannot run.");
+    define_experts_as<dgemma::define_experts>(m, "define_experts", "What run_experts_on_card computes, in plain C++.");
+    const std::string timing = "def time_experts" + kExpertArguments + ", n_runs: int) -> dict[str, typing.Any]";
+    m.def(
+        "time_experts", &time_experts, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
+        "down"_a, "down_type"_a, "n_runs"_a, nb::sig(timing.c_str()),
+        "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
+        "batches of n_runs, and how far apart their results are.");
 }

@@ -38,3 +38,12 @@ Array1<T> to_numpy(const std::vector<From>& values) {
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
     return Array1<T>(data, {values.size()}, owner);
 }
+
+/// The same as rows of `columns` values.
+template <typename T>
+Array2<T> to_numpy2(const std::vector<T>& values, size_t columns) {
+    T* data = new T[values.size()];
+    std::copy(values.begin(), values.end(), data);
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return Array2<T>(data, {values.size() / columns, columns}, owner);
+}

@@ -47,7 +47,7 @@ def kernel_name(mangled: str) -> str:
     full = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout
     name = re.search(r"(\w+(?:<[\w:]+>)?)\(", full.replace("(anonymous namespace)::", ""))
     assert name is not None, full
-    return re.sub(r"<(?:\w+::)*(\w+?)Rows>", r"<\1>", name[1])
+    return re.sub(r"<(?:\w+::)*(\w+?)(?:Rows|Groups)>", r"<\1>", name[1])
 
 
 def uses(report: str) -> dict[str, dict[str, Use]]:

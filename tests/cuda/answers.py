@@ -84,3 +84,10 @@ def _callers_canvases(engine: Any) -> list[np.ndarray]:
     second = session.denoise(range(300, 300 + n), first / np.float32(0.7))
     session.truncate(41)
     return [first, second, session.denoise(range(100, 100 + n))]
+
+
+def expert_times(**layer: Any) -> dict[str, Any]:
+    """What ``gpu_check.py`` measures, once."""
+    from dgemma._core import time_experts
+
+    return time_experts(**layer, n_runs=1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from emulation import Emulation
 
-from dgemma._core import cuda_unavailable, run_on_card
+from dgemma._core import cuda_unavailable, run_experts_on_card, run_on_card
 
 Card = Callable[..., dict[str, Any]]
 
@@ -20,12 +20,21 @@ def emulation() -> Iterator[Emulation]:
     emulation.close()
 
 
-@pytest.fixture(params=["emulated", "card"])
-def card(request: pytest.FixtureRequest) -> Card:
-    """``dgemma._core.run_on_card`` where its kernels run."""
+def on_card(request: pytest.FixtureRequest, function: Card) -> Card:
+    """A function of ``dgemma._core`` where its kernels run."""
     if request.param == "card":
         if why := cuda_unavailable():
             pytest.skip(why)
-        return run_on_card
+        return function
     emulation = request.getfixturevalue("emulation")
-    return lambda **arguments: emulation.call("run_on_card", **arguments)
+    return lambda **arguments: emulation.call(function.__name__, **arguments)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_on_card)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card_experts(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_experts_on_card)

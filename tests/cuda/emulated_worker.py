@@ -27,9 +27,8 @@ def load(module: str) -> None:
 
 
 def run(function: str, arguments: dict[str, Any]) -> Any:
-    if function == "run_on_card":
-        return sys.modules["dgemma._core"].run_on_card(**arguments)
-    return getattr(answers, function)(**arguments)
+    core = sys.modules["dgemma._core"]
+    return getattr(answers if hasattr(answers, function) else core, function)(**arguments)
 
 
 def main(module: Path) -> None:

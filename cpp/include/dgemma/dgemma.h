@@ -450,4 +450,35 @@ struct CardJobResult {
 /// RequestError outside the kernels' bounds; BackendError where cuda_unavailable() says why.
 CardJobResult run_on_card(const CardJob& job);
 
+/// One layer's mixture of experts, from and to the host's memory. A token's k-th expert is the pair token * n_used + k.
+struct ExpertJob {
+    int n_tokens, n_experts, n_used, hidden, ffn;
+    const float* logits;        // [n_tokens, n_experts]: the router's
+    const float* expert_scale;  // [n_experts]
+    const float* x;             // [n_tokens, hidden]
+    std::string gate_up_type, down_type;
+    const void* gate_up;  // [n_experts, 2 ffn, row_bytes(gate_up_type, hidden)], the gate's rows first
+    const void* down;     // [n_experts, hidden, row_bytes(down_type, ffn)]
+    float* sums;          // [n_tokens, hidden]: of the experts' rows times their weights
+};
+struct ExpertJobResult {
+    std::vector<int32_t> experts;  // [n_tokens, n_used], the most probable first; of equals, the one of lower number
+    std::vector<float> weights;    // [n_tokens, n_used]
+    std::vector<int32_t> pairs;    // by expert, rising within one
+    std::vector<int32_t> tiles;    // [tiles, 3]: expert, first in `pairs`, count
+};
+/// As the CUDA kernels compute it. RequestError outside their bounds; BackendError where they cannot run.
+ExpertJobResult run_experts_on_card(const ExpertJob& job);
+/// The kernels beside ggml's own graph of the same layer, on the first card.
+struct ExpertTimes {
+    std::string device;
+    std::vector<double> ours, ggml;                                    // milliseconds a layer, of a few batches
+    std::vector<std::pair<std::string, std::vector<double>>> kernels;  // the same of each of ours, alone
+    double distance;                                                   // |ours - ggml's| / |ggml's|, of the sums
+};
+/// Batches of n_runs layers each, queued one after the other. BackendError without a card, or if it is too small.
+ExpertTimes time_experts(const ExpertJob& job, int n_runs);
+/// What they compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
+ExpertJobResult define_experts(const ExpertJob& job);
+
 }  // namespace dgemma

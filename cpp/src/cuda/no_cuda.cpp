@@ -10,6 +10,10 @@ std::string cuda_unavailable() {
 
 CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
+ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
+
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, const Devices& /*devices*/, float /*dropped_mass*/,

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <utility>
@@ -21,6 +22,13 @@ constexpr size_t kLanes = 32;
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
+struct Copy {
+    void* to;
+    const void* from;
+    size_t n_bytes;
+    unsigned group;
+};
+
 struct Fiber {
     ucontext_t beginning{};
     jmp_buf here{};
@@ -29,6 +37,8 @@ struct Fiber {
     State state = State::kDone;
     uint64_t given[2] = {};  // to shuffles: even and odd ones
     unsigned n_shuffles = 0;
+    std::vector<Copy> copies;  // that are not done yet
+    unsigned n_groups = 0;     // of copies, committed
 };
 
 struct Block {
@@ -36,7 +46,7 @@ struct Block {
     jmp_buf scheduler{};
     size_t current = 0;
     size_t n_threads = 0;
-    unsigned n_turns = 0;
+    unsigned n_turns = 0, n_copies = 0;
     const std::function<void()>* body = nullptr;
     std::exception_ptr error;
 };
@@ -125,6 +135,8 @@ void run_block() {
     for (size_t i = 0; i < block.n_threads; ++i) {
         block.fibers[i].state = State::kReady;
         block.fibers[i].n_shuffles = 0;
+        block.fibers[i].copies.clear();
+        block.fibers[i].n_groups = 0;
     }
     while (!all_done()) {
         run_round();
@@ -145,6 +157,25 @@ uint64_t exchange(uint64_t value, int from) {
     return block.fibers[warp + static_cast<size_t>(from)].given[which];
 }
 
+void begin_copy(void* to, const void* from, size_t n_bytes) {
+    const auto is_aligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % n_bytes == 0; };
+    if (!is_aligned(to) || !is_aligned(from)) throw Error("an asynchronous copy of addresses that it cannot take");
+    Fiber& fiber = block.fibers[block.current];
+    if (block.n_copies++ % 2 == 0) {
+        std::memcpy(to, from, n_bytes);
+    } else {
+        fiber.copies.push_back({to, from, n_bytes, fiber.n_groups});
+    }
+}
+
+const uint32_t (&show_warp(const uint32_t (&ours)[6])) [kLanes * 6] {
+    static uint32_t shown[2][kLanes * 6];
+    const unsigned which = block.fibers[block.current].n_shuffles % 2;  // as in exchange()
+    std::memcpy(shown[which] + block.current % kLanes * 6, ours, sizeof ours);
+    exchange(0, lane());
+    return shown[which];
+}
+
 void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
     block.n_threads = static_cast<size_t>(threads);
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
@@ -159,5 +190,20 @@ void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
 }
 
 }  // namespace dgemma::cuda
+
+void __pipeline_commit() { ++dgemma::cuda::block.fibers[dgemma::cuda::block.current].n_groups; }
+
+void __pipeline_wait_prior(unsigned n_groups) {
+    dgemma::cuda::Fiber& fiber = dgemma::cuda::block.fibers[dgemma::cuda::block.current];
+    std::vector<dgemma::cuda::Copy> later;
+    for (const dgemma::cuda::Copy& copy : fiber.copies) {
+        if (copy.group + n_groups < fiber.n_groups) {
+            std::memcpy(copy.to, copy.from, copy.n_bytes);
+        } else {
+            later.push_back(copy);
+        }
+    }
+    fiber.copies = std::move(later);
+}
 
 void __syncthreads() { dgemma::cuda::pause(dgemma::cuda::State::kAtBlockBarrier); }

@@ -11,7 +11,9 @@
 #include <cstring>
 #include <functional>
 
+#include "async_copy.h"
 #include "cuda/card.h"
+#include "int8_mma.h"
 #include "mma.h"
 
 #define __global__
@@ -24,6 +26,9 @@ struct dim3 {
 };
 struct alignas(16) float4 {
     float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
 };
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
@@ -61,6 +66,11 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Strea
 }  // namespace dgemma::cuda
 
 template <typename T>
+T __shfl_sync(unsigned /*mask*/, T value, int from) {
+    return dgemma::cuda::exchange_value(value, from);
+}
+
+template <typename T>
 T __shfl_xor_sync(unsigned /*mask*/, T value, int lanes) {
     return dgemma::cuda::exchange_value(value, dgemma::cuda::lane() ^ lanes);
 }
@@ -70,6 +80,19 @@ T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes) {
     const int from = dgemma::cuda::lane() - static_cast<int>(lanes);
     return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from);
 }
+
+inline void __syncwarp() { dgemma::cuda::exchange(0, dgemma::cuda::lane()); }
+
+template <typename T>
+unsigned __match_any_sync(unsigned /*mask*/, T value) {
+    unsigned same = 0;
+    for (int from = 0; from < 32; ++from) {
+        same |= (dgemma::cuda::exchange_value(value, from) == value ? 1u : 0u) << from;
+    }
+    return same;
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdividef(float a, float b) { return a / b; }
@@ -85,6 +108,16 @@ inline float __uint_as_float(unsigned bits) {
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
+inline float __int_as_float(int bits) { return __uint_as_float(static_cast<unsigned>(bits)); }
+
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/// To the nearest, 0 for what is not a number.
+inline int __float2int_rn(float value) { return value == value ? static_cast<int>(std::nearbyint(value)) : 0; }
 
 struct __half {
     uint16_t bits;

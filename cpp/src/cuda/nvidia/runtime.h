@@ -3,9 +3,12 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
 #include <mma.h>
 
+#include "async_copy.h"
 #include "cuda/card.h"
+#include "int8_mma.h"
 
 namespace dgemma::cuda {
 

@@ -1,0 +1,82 @@
+#include "cuda/card_experts.h"
+
+#include "dgemma/dgemma.h"
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr int64_t kMostTiles = 65535;  // blocks in the second dimension of a launch
+
+size_t size(int64_t n) { return static_cast<size_t>(n); }
+
+size_t pairs(const ExpertShape& shape, int most_tokens) { return size(most_tokens) * size(shape.used); }
+
+bool takes(ggml_type type, int columns) { return has_expert_product(type) && columns % ggml_blck_size(type) == 0; }
+
+}  // namespace
+
+bool fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down) {
+    const bool is_routed = shape.used >= 1 && shape.used <= kMaxUsed && shape.used <= shape.experts &&
+                           shape.experts <= kMaxExperts && most_tokens >= 1 &&
+                           static_cast<int64_t>(most_tokens) * shape.used / kTilePairs + kMaxExperts <= kMostTiles;
+    return is_routed && shape.hidden >= 1 && shape.hidden % kWeightRows == 0 && takes(gate_up, shape.hidden) &&
+           shape.ffn >= 1 && shape.ffn % kGroupValues == 0 && takes(down, shape.ffn);
+}
+
+void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down) {
+    if (fits(shape, most_tokens, gate_up, down)) return;
+    const auto text = [](int n) { return std::to_string(n); };
+    throw RequestError("CUDA: no kernel for " + text(most_tokens) + " tokens and " + text(shape.used) + " of " +
+                       text(shape.experts) + " experts of " + ggml_type_name(gate_up) + ", down of " +
+                       ggml_type_name(down) + ", widths " + text(shape.hidden) + " and " + text(shape.ffn) +
+                       ": it takes " + text(kMaxUsed) + " of " + text(kMaxExperts) +
+                       " at most, types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K, multiples of " +
+                       text(kWeightRows) + " and " + text(kGroupValues) + " in whole blocks");
+}
+
+uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens) {
+    const size_t n = size(most_tokens), n_pairs = pairs(shape, most_tokens), hidden = size(shape.hidden);
+    const auto int8_rows = [](size_t rows, size_t k) { return rows * (k + k / kGroupValues * sizeof(GroupScale)); };
+    const size_t by_pair = n_pairs * (2 * sizeof(int32_t) + sizeof(float) + hidden * sizeof(float));
+    const size_t tiles = size(shape.most_tiles(most_tokens)) * sizeof(Tile) + sizeof(int32_t);
+    return by_pair + tiles + int8_rows(n, hidden) + int8_rows(n_pairs, size(shape.ffn));
+}
+
+CardExperts::CardExperts(const ExpertShape& shape, int most_tokens)
+    : shape_(shape),
+      experts_(pairs(shape, most_tokens)),
+      weights_(pairs(shape, most_tokens)),
+      pairs_(pairs(shape, most_tokens)),
+      tiles_(size(shape.most_tiles(most_tokens))),
+      n_tiles_(1),
+      rows_(size(most_tokens) * size(shape.hidden)),
+      gated_(pairs(shape, most_tokens) * size(shape.ffn)),
+      row_scales_(rows_.size() / kGroupValues),
+      gated_scales_(gated_.size() / kGroupValues),
+      products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
+
+std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
+    const Int8Rows rows{rows_.data(), row_scales_.data()}, gated{gated_.data(), gated_scales_.data()};
+    const ExpertShape shape = shape_;
+    const Routes chosen = routes();
+    const PairOrder pairs = order();
+    float* products = products_.data();
+    return {
+        {"choose_experts",
+         [=](const Stream& s) { route_tokens(shape, pass.n, pass.logits, pass.layer.expert_scale, chosen, s); }},
+        {"order_pairs", [=](const Stream& s) { sort_pairs(shape, pass.n, chosen.experts, pairs, s); }},
+        {"quantise_groups", [=](const Stream& s) { quantise_rows(pass.x, pass.n, shape.hidden, rows, s); }},
+        {"gate_up_tile",
+         [=](const Stream& s) { multiply_gate_up(shape, pass.n, pass.layer.gate_up, pairs, rows, gated, s); }},
+        {"down_tile",
+         [=](const Stream& s) { multiply_down(shape, pass.n, pass.layer.down, pairs, gated, products, s); }},
+        {"combine_vectors",
+         [=](const Stream& s) { combine_pairs(shape, pass.n, chosen.weights, products, pass.sums, s); }},
+    };
+}
+
+void CardExperts::run(const ExpertPass& pass, const Stream& stream) const {
+    for (const ExpertLaunch& launch : launches(pass)) launch.queue(stream);
+}
+
+}  // namespace dgemma::cuda

@@ -1,0 +1,162 @@
+#include "cuda/expert_tile.cuh"
+#include "cuda/expert_weights.cuh"
+#include "cuda/int8_group.cuh"
+#include "dgemma/dgemma.h"
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr int kGateRows = kWeightRows / 2;
+static_assert(kGateRows == kGroupValues, "a block of gate_up_tile fills one group of the gated rows");
+
+/// x sigma(1.59577 (x + 0.044715 x^3)): GELU by its tanh.
+__device__ float gelu(float x) {
+    const float z = 1.5957691216057308f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + expf(-z));
+}
+
+/// Eight rows of the gate, then the eight of up that belong to them, and so on: a thread of the tensor cores' product
+/// has the sums of both.
+struct GateUpRows {
+    int first, ffn;
+    __device__ int operator()(int eight) const { return first + eight / 2 * kRowsOfEight + eight % 2 * ffn; }
+};
+
+struct DownRows {
+    int first;
+    __device__ int operator()(int eight) const { return first + eight * kRowsOfEight; }
+};
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads)
+    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows values, Int8Rows gated) {
+    __shared__ TileMemory<Groups> memory;
+    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
+    const Tile tile = order.tiles[blockIdx.y];
+    const int first = static_cast<int>(blockIdx.x) * kGateRows;
+    Accumulators sums{};
+    const auto token_of = [&](int pair) { return order.pairs[tile.first + pair] / shape.used; };
+    multiply_tile<Groups>(
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, tile.count, shape.hidden},
+        GateUpRows{first, shape.ffn}, token_of, memory, sums);
+    const ThreadPlace at;
+#pragma unroll
+    for (int i = 0; i < kRowMmas * 2; ++i) {
+        const int r = i / 2, row = (at.half * kRowMmas + r) * kRowsOfEight + at.g;
+        const float gate = sums[r][0][i % 2], up = sums[r][0][i % 2 + 2];
+        memory.gated[at.share * kPairsOfMma + 2 * at.t + i % 2][row] = gelu(gate) * up;
+    }
+    __syncthreads();
+    for (int pair = at.warp; pair < tile.count; pair += kWarps) {
+        const int64_t place = tile.first + pair;
+        store_group(memory.gated[pair][at.lane], gated.q + place * shape.ffn + first,
+                    gated.scales + (place * shape.ffn + first) / kGroupValues);
+    }
+}
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads)
+    down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows gated, float* products) {
+    __shared__ TileMemory<Groups> memory;
+    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
+    const Tile tile = order.tiles[blockIdx.y];
+    const int first = static_cast<int>(blockIdx.x) * kWeightRows;
+    Accumulators sums{};
+    const auto place_of = [&](int pair) { return tile.first + pair; };
+    multiply_tile<Groups>(
+        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, tile.count, shape.ffn},
+        DownRows{first}, place_of, memory, sums);
+    const ThreadPlace at;
+#pragma unroll
+    for (int i = 0; i < kRowMmas * 4; ++i) {
+        const int row = first + (at.half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
+        const int pair = at.share * kPairsOfMma + 2 * at.t + i % 2;
+        if (pair >= tile.count) continue;
+        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][0][i % 4];
+    }
+}
+
+/// Four columns of a token for each thread.
+__global__ void __launch_bounds__(kThreads)
+    combine_vectors(ExpertShape shape, int64_t n_vectors, const float* weights, const float4* products, float4* sums) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (i >= n_vectors) return;
+    const int vectors = shape.hidden / 4, column = static_cast<int>(i % vectors);
+    const int64_t first = i / vectors * shape.used;
+    float4 sum{0, 0, 0, 0};
+#pragma unroll 4
+    for (int k = 0; k < shape.used; ++k) {
+        const float weight = weights[first + k];
+        const float4 product = products[(first + k) * vectors + column];
+        sum.x += weight * product.x;
+        sum.y += weight * product.y;
+        sum.z += weight * product.z;
+        sum.w += weight * product.w;
+    }
+    sums[i] = sum;
+}
+
+/// launch(groups) with the struct of expert_weights.cuh that takes weights of this type apart.
+template <typename Launch>
+void with_groups(ggml_type type, Launch launch) {
+    switch (type) {
+        case GGML_TYPE_Q4_0:
+            return launch(Q4_0Groups());
+        case GGML_TYPE_Q4_1:
+            return launch(Q4_1Groups());
+        case GGML_TYPE_Q5_0:
+            return launch(Q5_0Groups());
+        case GGML_TYPE_Q5_1:
+            return launch(Q5_1Groups());
+        case GGML_TYPE_Q8_0:
+            return launch(Q8_0Groups());
+        case GGML_TYPE_Q4_K:
+            return launch(Q4_KGroups());
+        case GGML_TYPE_Q5_K:
+            return launch(Q5_KGroups());
+        default:
+            throw RequestError(std::string("CUDA: no kernel multiplies experts of type ") + ggml_type_name(type));
+    }
+}
+
+}  // namespace
+
+bool has_expert_product(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_Q4_1:
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q5_1:
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+            return true;
+        default:
+            return false;
+    }
+}
+
+void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
+                      const Int8Rows& rows, const Int8Rows& gated, const Stream& stream) {
+    with_groups(weights.type, [&](auto groups) {
+        launch(gate_up_tile<decltype(groups)>, grid(shape.ffn / kGateRows, shape.most_tiles(n)), kThreads, stream,
+               shape, weights, order, rows, gated);
+    });
+}
+
+void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
+                   const Int8Rows& gated, float* products, const Stream& stream) {
+    with_groups(weights.type, [&](auto groups) {
+        launch(down_tile<decltype(groups)>, grid(shape.hidden / kWeightRows, shape.most_tiles(n)), kThreads, stream,
+               shape, weights, order, gated, products);
+    });
+}
+
+void combine_pairs(const ExpertShape& shape, int n, const float* weights, const float* products, float* sums,
+                   const Stream& stream) {
+    const int64_t n_vectors = static_cast<int64_t>(n) * shape.hidden / 4;
+    launch(combine_vectors, grid(static_cast<int>((n_vectors + kThreads - 1) / kThreads), 1), kThreads, stream, shape,
+           n_vectors, weights, reinterpret_cast<const float4*>(products), reinterpret_cast<float4*>(sums));
+}
+
+}  // namespace dgemma::cuda

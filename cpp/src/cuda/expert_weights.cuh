@@ -1,0 +1,142 @@
+// How weights, as GGUF stores them, become what the tensor cores multiply: a group of 32 values of a row as signed
+// bytes, with the scale and the minimum that make them weights again. The bytes lie in shared memory.
+//
+// Of a group, thread t (0 … 3) of those that share a row takes values 4t … 4t + 3 (x) and 16 + 4t … 16 + 4t + 3 (y).
+#pragma once
+
+#include "cuda/dequantise.cuh"
+
+namespace dgemma::cuda {
+
+/// value = scale q - minimum, of one group.
+struct alignas(8) RowScale {
+    float scale, minimum;
+};
+
+__device__ inline unsigned load_u32(const uint8_t* at) { return *reinterpret_cast<const unsigned*>(at); }
+
+/// At an even address.
+__device__ inline unsigned load_u32_by_halves(const uint8_t* at) {
+    return load_u16(at) | static_cast<unsigned>(load_u16(at + 2)) << 16;
+}
+
+/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block: 6 bits each in its bytes 4 … 15 (dequantise.cuh).
+__device__ inline void load_small_scales(const uint8_t* block, int pair, RowScale (&scales)[2]) {
+    const int shift = pair % 2 * 16;
+    const unsigned first = load_u32(block + 4) >> shift, second = load_u32(block + 8) >> shift;
+    unsigned scale = first & 0x3f3fu, minimum = second & 0x3f3fu;
+    if (pair >= 2) {
+        const unsigned third = load_u32(block + 12) >> shift;
+        scale = (third & 0x0f0fu) | (first >> 2 & 0x3030u);
+        minimum = (third >> 4 & 0x0f0fu) | (second >> 2 & 0x3030u);
+    }
+    const float d = load_half(block), m = load_half(block + 2);
+    scales[0] = {d * static_cast<float>(scale & 255u), m * static_cast<float>(minimum & 255u)};
+    scales[1] = {d * static_cast<float>(scale >> 8), m * static_cast<float>(minimum >> 8)};
+}
+
+// kDepth values of a row, kBytes of them, are multiplied at a time: two groups or one for each of the four warps that
+// share a row.
+
+struct Q4_KGroups {
+    static constexpr int kDepth = 256, kBytes = 144;
+    static constexpr bool kHasMinimum = true, kAligned = true;  // every row begins at a multiple of 16 bytes
+    static __device__ uint2 words(const uint8_t* block, int group, int t) {
+        const uint8_t* at = block + 16 + group / 2 * 32 + 4 * t;
+        const int shift = group % 2 * 4;
+        return {load_u32(at) >> shift & 0x0f0f0f0fu, load_u32(at + 16) >> shift & 0x0f0f0f0fu};
+    }
+    static __device__ void scales(const uint8_t* block, int share, RowScale (&scales)[2]) {
+        load_small_scales(block, share, scales);
+    }
+};
+
+/// Like Q4_K, with the fifth bits in 32 bytes before the fours: bit `group` of byte i is that of value i.
+struct Q5_KGroups {
+    static constexpr int kDepth = 256, kBytes = 176;
+    static constexpr bool kHasMinimum = true, kAligned = true;
+    static __device__ uint2 words(const uint8_t* block, int group, int t) {
+        const uint8_t *at = block + 48 + group / 2 * 32 + 4 * t, *fifth = block + 16 + 4 * t;
+        const auto word = [&](int offset) {
+            const unsigned high = load_u32(fifth + offset) >> group & 0x01010101u;
+            return (load_u32(at + offset) >> (group % 2 * 4) & 0x0f0f0f0fu) | high << 4;
+        };
+        return {word(0), word(16)};
+    }
+    static __device__ void scales(const uint8_t* block, int share, RowScale (&scales)[2]) {
+        load_small_scales(block, share, scales);
+    }
+};
+
+struct Q8_0Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 34;
+    static constexpr bool kHasMinimum = false, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const uint8_t* at = blocks + group * 34 + 2 + 4 * t;
+        return {load_u32_by_halves(at), load_u32_by_halves(at + 16)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 34), 0};
+    }
+};
+
+/// 18 bytes for 32 values: half d · 4-bit q[32], values 0 … 15 in the low halves. Value: d (q - 8). In the high half of
+/// a signed byte q - 8 is q with its first bit turned, 16 times as large.
+struct Q4_0Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 18;
+    static constexpr bool kHasMinimum = false, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const unsigned q = load_u32_by_halves(blocks + group * 18 + 2 + 4 * t);
+        return {(q << 4 & 0xf0f0f0f0u) ^ 0x80808080u, (q & 0xf0f0f0f0u) ^ 0x80808080u};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 18) * 0.0625f, 0};
+    }
+};
+
+/// 22 bytes for 32 values: half d · fifth bits [32] · 4-bit q[32] like Q4_0's. Value: d (q - 16); the same with three
+/// bits.
+struct Q5_0Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 22;
+    static constexpr bool kHasMinimum = false, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const uint8_t* block = blocks + group * 22;
+        const unsigned fifth = load_u32_by_halves(block + 2), q = load_u32_by_halves(block + 6 + 4 * t);
+        // Four neighbouring bits to the highest of four bytes, turned.
+        const auto spread = [&](int first) { return ~((fifth >> first & 15u) * 0x10204080u) & 0x80808080u; };
+        return {(q << 3 & 0x78787878u) | spread(4 * t), (q >> 1 & 0x78787878u) | spread(16 + 4 * t)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 22) * 0.125f, 0};
+    }
+};
+
+/// 20 bytes for 32 values: half d, half m · 4-bit q[32] like Q4_0's. Value: d q + m.
+struct Q4_1Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 20;
+    static constexpr bool kHasMinimum = true, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const unsigned q = load_u32(blocks + group * 20 + 4 + 4 * t);
+        return {q & 0x0f0f0f0fu, q >> 4 & 0x0f0f0f0fu};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 20), -load_half(blocks + share * 20 + 2)};
+    }
+};
+
+/// 24 bytes for 32 values: half d, half m · fifth bits [32] · 4-bit q[32]. Value: d q + m.
+struct Q5_1Groups {
+    static constexpr int kDepth = 128, kBytes = 4 * 24;
+    static constexpr bool kHasMinimum = true, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        const uint8_t* block = blocks + group * 24;
+        const unsigned fifth = load_u32(block + 4), q = load_u32(block + 8 + 4 * t);
+        const auto spread = [&](int first) { return (fifth >> first & 15u) * 0x02040810u & 0x10101010u; };
+        return {(q & 0x0f0f0f0fu) | spread(4 * t), (q >> 4 & 0x0f0f0f0fu) | spread(16 + 4 * t)};
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 24), -load_half(blocks + share * 24 + 2)};
+    }
+};
+
+}  // namespace dgemma::cuda

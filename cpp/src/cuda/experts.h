@@ -1,0 +1,101 @@
+// The mixture of experts on the card: n tokens, each through `used` of the experts, and the weighted sum of what they
+// say.
+//
+// The twin that defines it is cuda/experts_twin.cpp: what graph/experts.cpp builds, with the rows before each product
+// rounded to 8 bits as cpu/int8_rows.h does. A token's k-th expert makes the *pair* token * used + k. One launch each:
+//     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times their scales
+//     order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
+//     quantise_groups  [n hidden / 256] blocks: the experts' input as 8-bit rows
+//     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in that order
+//     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
+//     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
+// The number of tiles is known on the card only, so the two products are launched for the most there can be and the
+// rest of the blocks return at once: launches are the same from step to step. No sum depends on the order in which
+// blocks finish, so every result is the same in every run.
+// Bounds: used <= 32, used <= experts <= kMaxExperts, hidden a multiple of 64, ffn of 32, and each of the weight that
+// it is the width of: of the block of its type. Weights begin at a multiple of 16 bytes and may be read up to the next
+// such multiple after their end.
+#pragma once
+
+#include <ggml.h>
+
+#include <cstdint>
+
+#include "cuda/card.h"
+
+namespace dgemma::cuda {
+
+constexpr int kMaxExperts = 256;  // a thread each
+constexpr int kMaxUsed = 32;      // a lane each
+constexpr int kTilePairs = 32;    // pairs that a block multiplies weights by
+constexpr int kWeightRows = 64;   // rows of a weight that it multiplies: of gate and up, 32 each
+constexpr int kGroupValues = 32;  // of an 8-bit row, that share a scale
+
+struct ExpertShape {
+    int experts, used, hidden, ffn;
+
+    /// The most tiles that n tokens can make.
+    int most_tiles(int n) const {
+        const int pairs = n * used;
+        return (pairs < experts ? pairs : experts) + pairs / kTilePairs;
+    }
+};
+
+/// One tensor of all experts, [experts, rows, row_bytes] on the card.
+struct ExpertWeights {
+    ggml_type type;
+    const uint8_t* data;
+    int64_t row_bytes, matrix_bytes;
+};
+
+/// Whether there are kernels for weights of this type.
+bool has_expert_product(ggml_type type);
+
+/// Each token's experts, the most probable first; of equals, the one of lower number.
+struct Routes {
+    int32_t* experts;  // [n, used]
+    float* weights;    // [n, used]
+};
+
+/// At most kTilePairs neighbours in `pairs` that have the same expert.
+struct Tile {
+    int32_t expert, first, count;
+};
+
+struct PairOrder {
+    int32_t* pairs;    // [n used]: by expert, rising within one
+    Tile* tiles;       // [most_tiles(n)]: those of an expert follow each other
+    int32_t* n_tiles;  // [1]
+};
+
+/// value = d q, rounded to nearest; d = max |value| / 127 of its group. d_sum = d (sum of the group's q).
+struct alignas(8) GroupScale {
+    float d, d_sum;
+};
+
+/// Rows of k values. The 32 bytes of a group lie as the tensor cores take them: values 4j … 4j + 3 and
+/// 16 + 4j … 16 + 4j + 3 are bytes 8j … 8j + 7.
+struct Int8Rows {
+    int8_t* q;           // [rows, k], 16-byte aligned
+    GroupScale* scales;  // [rows, k / 32]
+};
+
+/// From the router's logits [n, experts] and the experts' own scales [experts].
+void route_tokens(const ExpertShape& shape, int n, const float* logits, const float* expert_scale, const Routes& routes,
+                  const Stream& stream);
+void sort_pairs(const ExpertShape& shape, int n, const int32_t* experts, const PairOrder& order, const Stream& stream);
+/// x: [n, k] floats; where one is infinite or not a number, so is its group's d.
+void quantise_rows(const float* x, int n, int k, const Int8Rows& rows, const Stream& stream);
+
+/// gated [n used, ffn], row i for the pair pairs[i], from rows [n, hidden] and weights [experts, 2 ffn, hidden], the
+/// gate's rows first.
+void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
+                      const Int8Rows& rows, const Int8Rows& gated, const Stream& stream);
+/// products [n used, hidden], row i for pair i, from weights [experts, hidden, ffn].
+void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
+                   const Int8Rows& gated, float* products, const Stream& stream);
+/// sums [n, hidden] = the sum over k of weights[token, k] * products[token, k].
+void combine_pairs(const ExpertShape& shape, int n, const float* weights, const float* products, float* sums,
+                   const Stream& stream);
+
+}  // namespace dgemma::cuda

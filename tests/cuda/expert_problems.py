@@ -1,0 +1,100 @@
+"""Layers of experts for the CUDA kernels, and what they may make of them: plain arithmetic in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+
+from dgemma._core import define_experts
+from dgemma.quantize.rows import dequantize_rows, quantize_rows
+
+TILE = 32  # pairs
+
+
+def quantized(values: np.ndarray, kind: str) -> np.ndarray:
+    rows = quantize_rows(values.reshape(-1, values.shape[-1]), Kind[kind])
+    return rows.reshape(*values.shape[:-1], -1)
+
+
+def dequantized(rows: np.ndarray, kind: str) -> np.ndarray:
+    values = dequantize_rows(rows.reshape(-1, rows.shape[-1]), Kind[kind])
+    return values.reshape(*rows.shape[:-1], -1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ExpertProblem:
+    """One layer; its fields are the arguments of ``run_experts_on_card``."""
+
+    logits: np.ndarray
+    n_used: int
+    expert_scale: np.ndarray
+    x: np.ndarray
+    gate_up: np.ndarray = field(repr=False)
+    gate_up_type: str
+    down: np.ndarray = field(repr=False)
+    down_type: str
+
+    @staticmethod
+    def random(
+        n: int, experts: int, used: int, hidden: int, ffn: int, gate_up_type: str = "Q4_0", down_type: str = "Q8_0"
+    ) -> ExpertProblem:
+        random = np.random.default_rng([n, experts, used, hidden, ffn])
+
+        def normal(*shape: int) -> np.ndarray:
+            return random.standard_normal(shape, dtype=np.float32)
+
+        # Sizes that differ by row, so that a scale of the wrong row, or expert, shows.
+        gate_up = normal(experts, 2 * ffn, hidden) * np.exp(normal(experts, 2 * ffn, 1) / 2) / np.sqrt(hidden)
+        down = normal(experts, hidden, ffn) * np.exp(normal(experts, hidden, 1) / 2) / np.sqrt(ffn)
+        return ExpertProblem(
+            logits=2 * normal(n, experts),
+            n_used=used,
+            expert_scale=np.exp(normal(experts) / 2),
+            x=normal(n, hidden) * np.exp(normal(n, 1) / 2 + normal(1, hidden) / 2),
+            gate_up=quantized(gate_up.astype(np.float32), gate_up_type),
+            gate_up_type=gate_up_type,
+            down=quantized(down.astype(np.float32), down_type),
+            down_type=down_type,
+        )
+
+    def with_logits(self, logits: np.ndarray) -> ExpertProblem:
+        return replace(self, logits=logits.astype(np.float32))
+
+    def solved_by(self, card: Any) -> dict[str, Any]:
+        return card(**vars(self))
+
+    @property
+    def twin(self) -> dict[str, Any]:
+        return define_experts(**vars(self))
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        e = np.exp(self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    def products(self, experts: np.ndarray) -> np.ndarray:
+        """What the chosen experts [n, used] say, unrounded: float64 [n, used, hidden]."""
+        gate_up, down = dequantized(self.gate_up, self.gate_up_type), dequantized(self.down, self.down_type)
+        ffn = down.shape[2]
+        said = np.empty((*experts.shape, down.shape[1]))
+        for token, choices in enumerate(experts):
+            for k, expert in enumerate(choices):
+                both = gate_up[expert] @ self.x[token].astype(np.float64)
+                gate, up = both[:ffn], both[ffn:]
+                gelu = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+                said[token, k] = down[expert] @ (gelu * up)
+        return said
+
+
+def tiles_of(experts: np.ndarray, n_experts: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs by expert, rising within one, and the tiles (expert, first, count)."""
+    pairs = np.argsort(experts.ravel(), kind="stable")
+    tiles, first = [], 0
+    for expert, count in enumerate(np.bincount(experts.ravel(), minlength=n_experts)):
+        for done in range(0, count, TILE):
+            tiles.append((expert, first + done, min(TILE, count - done)))
+        first += count
+    return pairs, np.array(tiles)
