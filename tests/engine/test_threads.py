@@ -73,6 +73,7 @@ _SAVE = """
 import os, signal, sys, threading, time
 from dgemma import Engine
 model, pipe = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 session = Engine(model, n_ctx=2048).session()
 session.prefill([300] * 1000)
 os.mkfifo(pipe + ".partial")
