@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from released import RELEASED, hollow_gguf
 from typer.testing import CliRunner
 
 from dgemma import Engine, RequestError, list_devices, plan_devices
 from dgemma._core import DevicePlan, plan_memory
 from dgemma.cli import app
+from released import RELEASED, hollow_gguf
 
 RESERVE = 500_000_000
 GB = 10**9

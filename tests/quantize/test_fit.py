@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
-from released import RELEASED, model_of
 
 from dgemma import CheckpointError, Engine, RequestError
 from dgemma._native import core
@@ -22,6 +21,7 @@ from dgemma.quantize.memory import memory_beside_weights
 from dgemma.quantize.quantizer import open_model
 from dgemma.quantize.rows import quantize_rows
 from outliers import add_outliers, chosen
+from released import RELEASED, model_of
 
 CONTEXT = 600
 
