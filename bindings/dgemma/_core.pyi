@@ -102,6 +102,11 @@ def list_devices() -> list[DeviceInfo]:
     The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
     """
 
+def why_no_gpu() -> str:
+    """
+    Why no GPU is among them, and what would help: one sentence; empty where there is one.
+    """
+
 class DeviceRequest:
     """Which weights go where; see Engine."""
 

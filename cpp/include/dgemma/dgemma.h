@@ -73,6 +73,9 @@ struct DeviceInfo {
 /// The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
 std::vector<DeviceInfo> list_devices();
 
+/// Why no GPU is among them, and what would help: one sentence; empty where there is one.
+std::string why_no_gpu();
+
 /// The threads that an engine computes with unless told otherwise: one for each core that this process may use, but for
 /// efficiency cores beside others, and no more than a container's share of the time. `sysfs` and `processors` (by
 /// number; empty: those that the process may run on) stand in for the machine's, on Linux.
