@@ -179,6 +179,11 @@ def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[num
     Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m], by one of product_kernels(), or the first. Raises RequestError where there is no kernel.
     """
 
+def norm_rows(x: NDArray[numpy.float32], weight: NDArray[numpy.float32], eps: float, n_threads: int) -> NDArray[numpy.float32]:
+    """
+    RMS norms of rows [n, k] times a weight [k], as the engine has them on the CPU: [n, k].
+    """
+
 def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]:
     """
     softmax(z) [n, rows] times the embedding's rows [rows, bytes] times sqrt(n_cols), as self-conditioning has it: [n, n_cols].

@@ -197,6 +197,18 @@ struct RowAttention {
 };
 void attend_rows(const RowAttention& rows);
 
+/// Every row over the root of (the mean of its squares plus eps), times a weight for each column, as the engine
+/// computes its norms on the CPU outside `exact`. In F32: a row whose squares add up to more than F32 holds becomes 0.
+struct RowNorm {
+    int64_t n, n_cols;
+    const float* x;       // [n, n_cols]
+    const float* weight;  // [n_cols]
+    float eps;
+    int n_threads;
+    float* result;  // [n, n_cols]
+};
+void norm_rows(const RowNorm& rows);
+
 /// softmax(z) times the rows of an embedding times sqrt(n_cols), as self-conditioning computes it.
 struct SoftProduct {
     const float* z;  // [n, n_rows]
