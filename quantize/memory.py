@@ -23,7 +23,7 @@ _LARGEST = ("BF16", "MXFP4")
 def memory_beside_weights(model: Model, n_ctx: int | None) -> tuple[int, dict[str, int]]:
     """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits and
     what samples them (sampler): the most that the engine itself plans for a file of the model, whatever its types, all
-    of it on a card or all on the CPU, where the threads have some memory each.
+    of it on a card or all on this machine's CPU, where each thread has a megabyte.
 
     n_ctx: None for 8192, or what the model has if less. Raises RequestError for a context that the model does not have.
     """
