@@ -117,7 +117,11 @@ Numa = Annotated[
 ListDevices = Annotated[
     bool,
     _option(
-        "--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True
+        "--list-devices",
+        None,
+        "Print devices, or why there is no GPU; exit.",
+        callback=_print_devices,
+        is_eager=True,
     ),
 ]
 DeviceMemory = Annotated[
