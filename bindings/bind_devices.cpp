@@ -21,6 +21,8 @@ void init_devices(nb::module_& m) {
     m.def("use_numa", &dgemma::use_numa, "strategy"_a, "Binds threads on machines with several memory nodes.");
     m.def("list_devices", &dgemma::list_devices, nb::call_guard<nb::gil_scoped_release>(),
           "The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.");
+    m.def("why_no_gpu", &dgemma::why_no_gpu, nb::call_guard<nb::gil_scoped_release>(),
+          "Why no GPU is among them, and what would help: one sentence; empty where there is one.");
     nb::class_<dgemma::DeviceRequest>(m, "DeviceRequest", "Which weights go where; see Engine.")
         .def(nb::init<int, int, std::vector<std::string>, std::vector<float>, int>(), nb::kw_only(),
              "n_gpu_layers"_a = -1, "n_cpu_moe"_a = 0, "override_tensor"_a = std::vector<std::string>(),

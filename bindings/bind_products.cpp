@@ -10,6 +10,7 @@ namespace {
 
 using Weights = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Columns = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 Array2<float> multiply_rows(const Weights& weights, const std::string& type, const Columns& columns,
@@ -26,6 +27,19 @@ Array2<float> multiply_rows(const Weights& weights, const std::string& type, con
                                static_cast<int64_t>(n), columns.data(), data, kernel});
     }
     return Array2<float>(data, {n, n_rows}, owner);
+}
+
+Array2<float> norm_rows(const Columns& x, const Values& weight, float eps, int n_threads) {
+    const size_t n = x.shape(0), n_cols = x.shape(1);
+    if (weight.shape(0) != n_cols) throw nb::value_error("the weight does not have a value for each column");
+    auto* data = new float[n * n_cols];
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    {
+        const nb::gil_scoped_release release;
+        dgemma::norm_rows(
+            {static_cast<int64_t>(n), static_cast<int64_t>(n_cols), x.data(), weight.data(), eps, n_threads, data});
+    }
+    return Array2<float>(data, {n, n_cols}, owner);
 }
 
 Array2<float> multiply_soft(const Columns& z, const Weights& embedding, const std::string& type, int64_t n_cols,
@@ -74,6 +88,10 @@ void init_products(nb::module_& m) {
                   "kernel: str = '') -> NDArray[numpy.float32]"),
           "Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m], by one of product_kernels(), or "
           "the first. Raises RequestError where there is no kernel.");
+    m.def("norm_rows", &norm_rows, "x"_a, "weight"_a, "eps"_a, "n_threads"_a,
+          nb::sig("def norm_rows(x: NDArray[numpy.float32], weight: NDArray[numpy.float32], eps: float, "
+                  "n_threads: int) -> NDArray[numpy.float32]"),
+          "RMS norms of rows [n, k] times a weight [k], as the engine has them on the CPU: [n, k].");
     m.def("multiply_soft", &multiply_soft, "z"_a, "embedding"_a, "type"_a, "n_cols"_a, "dropped_mass"_a, "n_threads"_a,
           nb::sig("def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, "
                   "n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]"),

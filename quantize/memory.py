@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 from gguf import LlamaFileType
@@ -16,13 +15,15 @@ from .recipes import Recipe
 
 DEFAULT_CONTEXT = 8192
 _KV_TYPE, _N_BATCH = "f16", 256  # what the engine uses on a card when it is not told otherwise
+_PLENTY = 1 << 60  # bytes of a card that holds anything
 # All of ggml's products, as on a card; and its experts beside our dense products, which keep activations in 8 bits too.
 _LARGEST = ("BF16", "MXFP4")
 
 
 def memory_beside_weights(model: Model, n_ctx: int | None) -> tuple[int, dict[str, int]]:
-    """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits
-    (sampler): the most that the engine itself plans for a file of the model, whatever its types, all on one device.
+    """The context planned for, and bytes for the key/value cache (kv), the buffers of a pass (compute), the logits and
+    what samples them (sampler): the most that the engine itself plans for a file of the model, whatever its types, all
+    of it on a card or all on this machine's CPU, where each thread has a megabyte.
 
     n_ctx: None for 8192, or what the model has if less. Raises RequestError for a context that the model does not have.
     """
@@ -49,9 +50,6 @@ def _planned(model: Model, recipe: Recipe, n_ctx: int | None) -> tuple[int, dict
         longest = core.read_gguf(path).metadata.get("diffusion-gemma.context_length")
         default = min(DEFAULT_CONTEXT, longest) if isinstance(longest, int) and longest > 0 else DEFAULT_CONTEXT
         context = default if n_ctx is None else n_ctx
-        devices = core.plan_memory(path, context, _KV_TYPE, _N_BATCH)
-    uses: Counter[str] = Counter()
-    for purposes in devices.values():
-        uses.update(purposes)
-    del uses["weights"]
-    return context, dict(uses)
+        [on_cpu] = core.plan_memory(path, context, _KV_TYPE, _N_BATCH).values()
+        card = core.plan_devices(path, context, _KV_TYPE, _N_BATCH, core.DeviceRequest(), [_PLENTY]).memory["GPU0"]
+    return context, {use: max(on_cpu[use], card[use]) for use in on_cpu if use != "weights"}

@@ -102,6 +102,11 @@ def list_devices() -> list[DeviceInfo]:
     The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
     """
 
+def why_no_gpu() -> str:
+    """
+    Why no GPU is among them, and what would help: one sentence; empty where there is one.
+    """
+
 class DeviceRequest:
     """Which weights go where; see Engine."""
 
@@ -172,6 +177,11 @@ def product_kernels() -> list[str]:
 def multiply_rows(weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32], kernel: str = '') -> NDArray[numpy.float32]:
     """
     Rows [m, bytes] of weights times columns [n, k] rounded to 8 bits: [n, m], by one of product_kernels(), or the first. Raises RequestError where there is no kernel.
+    """
+
+def norm_rows(x: NDArray[numpy.float32], weight: NDArray[numpy.float32], eps: float, n_threads: int) -> NDArray[numpy.float32]:
+    """
+    RMS norms of rows [n, k] times a weight [k], as the engine has them on the CPU: [n, k].
     """
 
 def multiply_soft(z: NDArray[numpy.float32], embedding: NDArray[numpy.uint8], type: str, n_cols: int, dropped_mass: float, n_threads: int) -> NDArray[numpy.float32]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import warnings
 from collections.abc import Sequence
+from functools import cache
 
 from ._native import core
 from .errors import RequestError
 
 _LARGEST = 2**31 - 1  # what a C++ int holds
 _N_BATCH = 0  # the engine's own choice
+_DRIVER_SECONDS = 10  # what nvidia-smi may take; a driver that is not kept loaded needs some
 
 
 def use_numa(strategy: str) -> None:
@@ -24,6 +29,36 @@ def use_numa(strategy: str) -> None:
 def list_devices() -> list[core.DeviceInfo]:
     """The GPUs in ggml's order (integrated ones only where there is no other), then the CPU."""
     return core.list_devices()
+
+
+def missing_gpu() -> str | None:
+    """Why ggml has no GPU and what would help, one sentence; None where it has one. NVIDIA's driver is asked whether it
+    knows of a card, which is then named."""
+    why = core.why_no_gpu()
+    if not why:
+        return None
+    card = _nvidia_card()
+    return f"the {card} is not used: {why}" if card else why
+
+
+def warn_of_unused_card(n_gpu_layers: int, stacklevel: int) -> None:
+    """Warns where this machine's NVIDIA card does nothing and nobody said that it should not: n_gpu_layers is -1."""
+    if n_gpu_layers == -1 and core.why_no_gpu() and _nvidia_card():
+        warnings.warn(f"{missing_gpu()}; n_gpu_layers=0 (-ngl 0) means the CPU", stacklevel=stacklevel + 1)
+
+
+@cache
+def _nvidia_card() -> str | None:
+    """The first card that NVIDIA's driver lists, "NVIDIA GeForce RTX 4090"; None without driver or card."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    try:
+        done = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    _, found, name = done.stdout.partition("\n")[0].partition(": ")  # "GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-…)"
+    return name.partition(" (UUID")[0] if found else None
 
 
 def plan_devices(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._native import core
-from .devices import device_request
+from .devices import device_request, warn_of_unused_card
 from .errors import RequestError
 from .events import BlockEvent, DoneEvent, EngineInfo, Event, GenerationConfig, GenerationStats, StepEvent
 
@@ -167,7 +167,8 @@ class Engine:
 
     Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range or more than
     the GPUs hold, ``BackendError`` where a device fails or memory does not suffice. Warns (``UserWarning``) of what was
-    asked for and cannot be had: layers on a GPU where there is none.
+    asked for and cannot be had: layers on a GPU where there is none; and of a GPU that is there and not used, or not as
+    well as it could be.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class Engine:
         )
         for note in self._native.plan().notes:
             warnings.warn(note, stacklevel=2)
+        warn_of_unused_card(n_gpu_layers, stacklevel=2)
         self.n_ctx = self._native.n_ctx
         self.n_batch = self._native.n_batch
         self.n_threads = self._native.n_threads

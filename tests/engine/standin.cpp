@@ -89,13 +89,27 @@ struct Device {
     void* context;
 };
 
+/// Of a backend without devices, as ggml-cuda's is where it finds no card.
+struct RegistryTable {
+    const char* (*name)(ggml_backend_reg_t);
+    size_t (*device_count)(ggml_backend_reg_t);
+    void *get_device, *proc_address;
+};
+struct Registry {
+    int api_version;
+    RegistryTable table;
+    void* context;
+};
+
 struct Card {
     std::string name;
     size_t total, used = 0, peak = 0;
     long passes_left = -1;  // until it is lost; -1: never
-    long graphs = 0;        // computed so far
-    long repeated = 0;      // of them, those that were computed before with everything at the same addresses
-    uint64_t moved = 0;     // bytes, to and from the host
+    bool starts = true;
+    size_t claimed = 0;  // bytes that it says are free and does not have
+    long graphs = 0;     // computed so far
+    long repeated = 0;   // of them, those that were computed before with everything at the same addresses
+    uint64_t moved = 0;  // bytes, to and from the host
     std::map<const Tensor*, uint64_t> seen;  // by its first node, as ggml-cuda tells graphs apart
     Type type{};
     Device device{};
@@ -205,6 +219,7 @@ ggml_backend_t start_cpu() {
 
 ggml_backend_t start(ggml_backend_dev_t device, const char*) {
     Card& card = card_of(device);
+    if (!card.starts) return nullptr;
     auto* backend = new Backend{};
     backend->guid = &card.guid;
     backend->device = device;
@@ -228,6 +243,7 @@ bool supports_op(ggml_backend_dev_t, const Tensor* op) {
 void memory(ggml_backend_dev_t device, size_t* free, size_t* total) {
     *total = card_of(device).total;
     *free = *total > card_of(device).used ? *total - card_of(device).used : 0;
+    *free += card_of(device).claimed;
 }
 
 void fill_tables(Card& card) {
@@ -282,4 +298,17 @@ int64_t card_repeated(int card) { return cards[card]->repeated; }
 uint64_t card_moved(int card) { return cards[card]->moved; }
 void resize_card(int card, uint64_t total) { cards[card]->total = total; }
 void lose_card(int card, int64_t passes) { cards[card]->passes_left = passes; }
+void break_card(int card) { cards[card]->starts = false; }
+void overstate_card(int card, uint64_t claimed) { cards[card]->claimed = claimed; }
+
+bool register_empty(const char* name) {
+    if (std::strcmp(ggml_version(), kVersion) != 0) return false;
+    static std::string known;
+    static Registry registry{1, {}, nullptr};
+    known = name;
+    registry.table.name = [](ggml_backend_reg_t) { return known.c_str(); };
+    registry.table.device_count = [](ggml_backend_reg_t) { return size_t{0}; };
+    ggml_backend_register(reinterpret_cast<ggml_backend_reg_t>(&registry));
+    return true;
+}
 }

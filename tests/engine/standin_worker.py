@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import dgemma
+import dgemma._core
 
 RESERVE = 500_000_000
 ROOM = 400_000_000
@@ -24,15 +25,15 @@ CONTEXT = 600  # more than one round of 256 keys
 
 
 class Cards:
-    """The stand-ins, "CARD0" and "CARD1"."""
+    """The stand-ins, "CARD0" and "CARD1", or of another name."""
 
-    def __init__(self, library: str, sizes: list[int]) -> None:
+    def __init__(self, library: str, sizes: list[int], name: str = "CARD") -> None:
         self._library = ctypes.CDLL(library)
-        for name in ("card_used", "card_peak", "card_graphs", "card_repeated", "card_moved"):
-            getattr(self._library, name).restype = ctypes.c_uint64
+        for count in ("card_used", "card_peak", "card_graphs", "card_repeated", "card_moved"):
+            getattr(self._library, count).restype = ctypes.c_uint64
         self._library.register_card.restype = ctypes.c_bool
         for index, size in enumerate(sizes):
-            if not self._library.register_card(f"CARD{index}".encode(), ctypes.c_uint64(size)):
+            if not self._library.register_card(f"{name}{index}".encode(), ctypes.c_uint64(size)):
                 print(json.dumps("other ggml"))
                 sys.exit(0)
 
@@ -50,6 +51,15 @@ class Cards:
 
     def lose(self, card: int, passes: int) -> None:
         self._library.lose_card(card, ctypes.c_int64(passes))
+
+    def unstartable(self, card: int) -> None:
+        self._library.break_card(card)
+
+    def overstate(self, card: int, size: int) -> None:
+        self._library.overstate_card(card, ctypes.c_uint64(size))
+
+    def register_empty(self, backend: str) -> None:
+        self._library.register_empty(backend.encode())
 
     def resize(self, card: int, size: int) -> None:
         self._library.resize_card(card, ctypes.c_uint64(size))
@@ -165,6 +175,74 @@ def job_small(model: str, cards: Cards) -> Any:
     return report
 
 
+def job_unstartable(model: str, cards: Cards) -> Any:
+    cards.unstartable(1)
+    return sentence(lambda: dgemma.Engine(model, n_ctx=256, main_gpu=1))
+
+
+def job_taken(model: str, cards: Cards) -> Any:
+    """A card whose memory another program takes after the plan: what is said, from nothing left to enough left."""
+    cards.overstate(0, RESERVE + ROOM)
+    said: list[str] = []
+    for left in range(0, 6_000_000, 20_000):
+        cards.resize(0, left)
+        words = sentence(lambda: dgemma.Engine(model, n_ctx=2048, main_gpu=0).session())
+        if not said or said[-1] != words:
+            said.append(words)
+    return said
+
+
+def job_commands(model: str, cards: Cards) -> Any:
+    """The command line where a card is lost after so many passes: exit code, what was answered and what was said."""
+    said = {}
+    answer = ["run", "-m", model, "-p", "hello", "-n", "32", "-s", "1", "-ts", "1,1"]
+    for name, passes, command in (
+        ("run", -1, answer),
+        ("run, lost at once", 0, answer),
+        ("run, lost in the second block", 52, answer),
+        ("bench", 3, ["bench", "-m", model, "-p", "20", "--steps", "2", "-r", "1", "-ts", "1,1"]),
+    ):
+        cards.lose(1, passes)
+        said[name] = command_line(*command)
+    return said
+
+
+def job_named_cuda(model: str, cards: Cards) -> Any:
+    """Where dgemma may have been built without kernels: what engines warn of, by their arguments."""
+    said: dict[str, Any] = {"why": dgemma._core.cuda_unavailable(), "list": command_line("run", "--list-devices")}
+    requests: dict[str, dict[str, Any]] = {
+        "all": {},
+        "layers on the CPU": {"n_gpu_layers": 1},
+        "head on the CPU": {"override_tensor": "token_embd=CPU"},
+        "none": {"n_gpu_layers": 0},
+        "exact": {"exact": True},
+    }
+    for name, request in requests.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            dgemma.Engine(model, n_ctx=256, **request).close()
+        said[name] = [str(warning.message) for warning in caught]
+    return said
+
+
+def job_empty(model: str, cards: Cards) -> Any:
+    """A backend of ggml's that finds no card."""
+    said: dict[str, Any] = {"before": dgemma._core.why_no_gpu()}
+    cards.register_empty("CUDA")
+    said["list"] = command_line("run", "--list-devices")
+    said["-ngl 3"] = command_line("run", "-m", model, "-p", "hello", "-n", "1", "-ngl", "3")
+    return said
+
+
+def command_line(*arguments: str) -> list[Any]:
+    from typer.testing import CliRunner
+
+    from dgemma.cli import app
+
+    done = CliRunner().invoke(app, list(arguments))
+    return [done.exit_code, done.stdout, done.stderr]
+
+
 def sentence(call: Callable[[], object]) -> str:
     try:
         call()
@@ -176,5 +254,6 @@ def sentence(call: Callable[[], object]) -> str:
 if __name__ == "__main__":
     library, model, job = sys.argv[1:4]
     dgemma.list_devices()  # ggml is loaded and has its CPU
-    cards = Cards(library, [RESERVE + ROOM, RESERVE + ROOM])
+    number = 0 if job == "empty" else 2
+    cards = Cards(library, [RESERVE + ROOM] * number, "CUDA" if job == "named_cuda" else "CARD")
     print(json.dumps(globals()[f"job_{job}"](model, cards)))

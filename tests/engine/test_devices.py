@@ -19,6 +19,8 @@ from standin import build_cards
 from standin_worker import PLACEMENTS, RESERVE
 
 from dgemma._native import core
+from dgemma.convert import convert
+from random_checkpoint import CheckpointConfig, write_checkpoint
 
 Worker = Callable[[str, Path], Any]
 HERE = Path(__file__).parent
@@ -138,6 +140,84 @@ def test_a_card_that_is_lost(worker: Worker, model_path: Callable[..., Path]) ->
     assert said["held"] == 4  # what was encoded before it
     assert said["again"] == 5
     assert said["no room"].startswith("BackendError: CARD1: not enough memory for the key/value cache")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a tokenizer, so that commands can run it."""
+    folder = tmp_path_factory.mktemp("spoken")
+    checkpoint = write_checkpoint(folder / "checkpoint", CheckpointConfig())
+    convert(checkpoint, folder / "m.gguf", type="f32")
+    return folder / "m.gguf"
+
+
+LOST = (
+    "dgemma: a device failed in the middle of a pass on CARD0, CARD1, CPU (GGML status: error (operation failed)); "
+    "n_gpu_layers=0 runs on the CPU alone"
+)
+
+
+def test_commands_whose_card_is_lost(worker: Worker, spoken: Path) -> None:
+    """One line on stderr and exit code 1; what was answered before it stands."""
+    said = worker("commands", spoken)
+    code, answered, _ = said["run"]
+    assert (code, len(answered.strip()) > 0) == (0, True)
+    first = said["run, lost at once"]
+    assert (first[0], first[1], first[2].splitlines()[-1]) == (1, "", LOST)
+    code, part, errors = said["run, lost in the second block"]
+    assert (code, errors.splitlines()[-1]) == (1, LOST)
+    assert answered.startswith(part.strip())
+    assert 0 < len(part.strip()) < len(answered.strip())
+    assert (said["bench"][0], said["bench"][2].splitlines()[-1]) == (1, LOST)
+
+
+def test_a_card_that_does_not_start(worker: Worker, model_path: Callable[..., Path]) -> None:
+    said = worker("unstartable", model_path("short"))
+    assert said == "BackendError: CARD1: the device could not be started; n_gpu_layers=0 runs on the CPU"
+
+
+def test_memory_that_is_gone_after_the_plan(worker: Worker, model_path: Callable[..., Path]) -> None:
+    """In the order in which it is asked for."""
+    said = worker("taken", model_path("short"))
+    assert [words.split(";")[0].partition(" (")[0] for words in said] == [
+        "BackendError: CARD0: not enough memory for the weights",
+        "BackendError: CARD0: not enough memory for the key/value cache",
+        "BackendError: CARD0: not enough memory for the logits",
+        "BackendError: not enough memory for the compute buffers",
+        "nothing was raised",
+    ]
+    assert said[0].endswith("; a smaller n_gpu_layers, or a larger n_cpu_moe, leaves more on the CPU")
+    assert said[1].endswith("; a smaller n_ctx needs less")
+    assert said[2].endswith("; a larger n_cpu_moe leaves more on the CPU")
+    assert said[3].endswith("; a smaller n_ctx or n_batch needs less, and n_gpu_layers=0 none of a GPU")
+
+
+def test_a_cuda_card_without_our_kernels(worker: Worker, model_path: Callable[..., Path]) -> None:
+    said = worker("named_cuda", model_path("short"))
+    if not said["why"]:
+        pytest.skip("this build has the kernels, and a card that they run on")
+    line = f"sends each step's logits to the CPU: {said['why']}"
+    assert said["all"] == [f"CUDA1 {line}"]
+    assert said["layers on the CPU"] == [f"CUDA0 {line}"]
+    assert said["head on the CPU"] == said["none"] == said["exact"] == []
+    code, listed, missing = said["list"]
+    assert (code, listed.count("CUDA")) == (0, 2)
+    assert missing == f"dgemma: sampling and self-conditioning stay on the CPU: {said['why']}\n"
+
+
+def test_a_backend_that_finds_no_card(worker: Worker, spoken: Path) -> None:
+    said = worker("empty", spoken)
+    if "built for the CPU alone" not in said["before"]:
+        pytest.skip("this ggml has a backend for GPUs")
+    why = (
+        "ggml's CUDA finds no GPU; its driver may be missing or too old, or the card hidden (CUDA_VISIBLE_DEVICES and "
+        "the like)"
+    )
+    assert said["list"][2].endswith(f"{why}\n")
+    assert said["list"][2].startswith("dgemma: no GPU: ")
+    assert said["-ngl 3"][0] == 0
+    line = f"dgemma: n_gpu_layers asks for a GPU, but everything runs on the CPU: {why}"
+    assert said["-ngl 3"][2].splitlines()[0] == line
 
 
 def test_cards_that_are_too_small(worker: Worker, model_path: Callable[..., Path]) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from released import RELEASED, hollow_gguf
 from typer.testing import CliRunner
 
 from dgemma import Engine, RequestError, list_devices, plan_devices
 from dgemma._core import DevicePlan, plan_memory
 from dgemma.cli import app
+from released import RELEASED, hollow_gguf
 
 RESERVE = 500_000_000
 GB = 10**9
@@ -191,6 +192,26 @@ def test_proportions_still_have_to_fit(released: Path) -> None:
     assert total(tight, "GPU0") <= 6 * GB
 
 
+def test_proportions_that_a_smaller_gpu_cannot_hold(released: Path) -> None:
+    """They are kept to, and what that costs is said; an n_gpu_layers that would fit without them is refused."""
+    sizes = [6 * GB, 24 * GB]
+    [note] = plan_devices(released, device_memory=sizes, tensor_split=[1, 1]).notes
+    assert re.fullmatch(
+        r"tensor_split gives a GPU more than it holds, so that \d\.\d GB of weights stay on the CPU; without it, "
+        r"shared by free memory, none would",
+        note,
+    )
+    for split in ([1, 4], ()):
+        assert plan_devices(released, device_memory=sizes, tensor_split=split).notes == []
+    with pytest.raises(RequestError) as refused:
+        plan_devices(released, device_memory=sizes, tensor_split=[1, 1], n_gpu_layers=N_LAYER + 1)
+    assert str(refused.value) == (
+        "tensor_split gives a GPU more of n_gpu_layers=31 than it holds; without it, shared by free memory, they fit"
+    )
+    with pytest.raises(RequestError, match=r"^n_gpu_layers=31 does not fit: it needs"):
+        plan_devices(released, device_memory=[6 * GB, 8 * GB], tensor_split=[1, 1], n_gpu_layers=N_LAYER + 1)
+
+
 def test_one_gpu_of_several(released: Path) -> None:
     plan = plan_devices(released, device_memory=[24 * GB, 24 * GB], main_gpu=1)
     assert set(units(plan)) == {"GPU1"}
@@ -285,7 +306,7 @@ def test_no_gpu_is_said_and_gone_on_without(tiny: Path) -> None:
     with pytest.warns(UserWarning, match="n_gpu_layers") as warned, Engine(tiny, n_ctx=64, n_gpu_layers=3) as engine:
         assert list(engine.memory) == ["CPU"]
     assert [str(warning.message) for warning in warned] == [
-        "n_gpu_layers is 3, but everything runs on the CPU: this ggml is built for the CPU alone; "
+        "n_gpu_layers asks for a GPU, but everything runs on the CPU: this ggml is built for the CPU alone; "
         'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36 builds one '
         "for NVIDIA's cards"
     ]

@@ -122,11 +122,12 @@ def test_warnings_are_lines_like_errors(monkeypatch: pytest.MonkeyPatch) -> None
     begin = FakeEngine.__init__
 
     def warn(self: FakeEngine, path: str, **options: object) -> None:
-        warnings.warn("there is no GPU", stacklevel=2)
+        for said in ("there is no GPU", "there is no GPU", "and no time"):  # the same words once
+            warnings.warn(said, stacklevel=2)
         begin(self, path, **options)
 
     monkeypatch.setattr(FakeEngine, "__init__", warn)
-    assert invoke("-p", "hi").stderr.startswith("dgemma: there is no GPU\n5 tokens")
+    assert invoke("-p", "hi").stderr.startswith("dgemma: there is no GPU\ndgemma: and no time\n5 tokens")
 
 
 def test_system_prompt_and_raw(tokenizer: Tokenizer) -> None:

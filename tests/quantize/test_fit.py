@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
-from released import RELEASED, model_of
 
-from dgemma import CheckpointError, Engine, RequestError
+from dgemma import CheckpointError, Engine, RequestError, plan_devices
 from dgemma._native import core
 from dgemma.convert.safetensors_file import read_header
 from dgemma.quantize import Fit, fit, fit_model, plan, quantize
@@ -22,6 +21,7 @@ from dgemma.quantize.memory import memory_beside_weights
 from dgemma.quantize.quantizer import open_model
 from dgemma.quantize.rows import quantize_rows
 from outliers import add_outliers, chosen
+from released import RELEASED, hollow_gguf, model_of
 
 CONTEXT = 600
 
@@ -151,6 +151,15 @@ def test_more_memory_is_less_damage_down_to_none(wide: Path) -> None:
     everything = fit(wide, 10**9, n_ctx=CONTEXT)
     assert everything.damage == 0
     assert {tensor.type for tensor in everything.plan.tensors} == {"F32"}
+
+
+@pytest.mark.parametrize("type", ["Q4_K_M", "Q8_0", "Q2_K"])
+def test_a_card_of_that_size_holds_all_of_it(tmp_path: Path, type: str) -> None:
+    """At the released model's shapes, by the plan that the engine makes for a card, whose buffers are not the CPU's."""
+    _, counted = memory_beside_weights(open_model(hollow_gguf(tmp_path / "source.gguf", "BF16")), 8192)
+    card = plan_devices(hollow_gguf(tmp_path / "m.gguf", type), 8192, device_memory=[1 << 40]).memory["GPU0"]
+    for purpose in ("kv", "compute", "sampler"):
+        assert card[purpose] <= counted[purpose], purpose
 
 
 def test_the_same_on_any_number_of_threads(uneven: Path) -> None:

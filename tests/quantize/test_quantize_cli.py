@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from released import header_only
 from typer.testing import CliRunner, Result
 
 from dgemma import quantize as quantizer
 from dgemma.cli import app
 from dgemma.cli.sizes import byte_count
+from released import header_only
 
 
 def dgemma(*arguments: object) -> Result:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from ggml_twin import llama_types
-from released import RELEASED, header_only, model_of
 
 from dgemma import RequestError
 from dgemma.convert.model import Model
 from dgemma.quantize import FILE_TYPES, Plan, Recipe, plan, plan_model
 from dgemma.quantize.types import file_type, tensor_type
 from random_checkpoint import CheckpointConfig
+from released import RELEASED, header_only, model_of
 
 # Shapes that touch every rule: the released ones; key/value heads shared by four; the eight experts that
 # llama-quantize singles out; a pruned model; rows that divide by 32 only, and by nothing.

@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ class _Group(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = _show_warning
+                warnings.showwarning = _once()
                 return super().invoke(ctx)
         except Error as error:
             typer.echo(f"dgemma: {error}", err=True)
@@ -55,9 +56,16 @@ app = typer.Typer(
 )
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """What the engine warns of, as a line like those of errors."""
-    typer.echo(f"dgemma: {message}", err=True)
+def _once() -> Callable[..., None]:
+    """Shows what the engine warns of, as a line like those of errors; the same words once, whatever the engines."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            typer.echo(f"dgemma: {message}", err=True)
+
+    return show
 
 
 def _drop_output() -> None:

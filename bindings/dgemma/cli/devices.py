@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from .sizes import byte_count
 
 if TYPE_CHECKING:
-    from .._core import DevicePlan
+    from .._core import DeviceInfo, DevicePlan
 
 PANEL = "Devices"
 _ALL = 2**31 - 1  # more layers than any model has
@@ -61,10 +61,25 @@ def _print_devices(wanted: bool) -> None:
         return
     from .. import list_devices
 
-    for device in list_devices():
+    devices = list_devices()
+    for device in devices:
         memory = f"{decimal(device.total_bytes)}, {decimal(device.free_bytes)} free" if device.total_bytes else ""
         typer.echo(f"{device.name}: {device.description}" + (f" ({memory})" if memory else ""))
+    for line in _missing(devices):
+        typer.echo(f"dgemma: {line}", err=True)
     raise typer.Exit
+
+
+def _missing(devices: list[DeviceInfo]) -> Iterator[str]:
+    """What keeps a GPU, or our kernels on it, from being used."""
+    from .._native import core
+    from ..devices import missing_gpu
+
+    if why := missing_gpu():
+        yield f"no GPU: {why}"
+    why = core.cuda_unavailable()
+    if why and any(device.name.startswith("CUDA") for device in devices):
+        yield f"sampling and self-conditioning stay on the CPU: {why}"
 
 
 GpuLayers = Annotated[
@@ -102,7 +117,11 @@ Numa = Annotated[
 ListDevices = Annotated[
     bool,
     _option(
-        "--list-devices", None, "Print the devices that there are and exit.", callback=_print_devices, is_eager=True
+        "--list-devices",
+        None,
+        "Print devices, or why there is no GPU; exit.",
+        callback=_print_devices,
+        is_eager=True,
     ),
 ]
 DeviceMemory = Annotated[

@@ -49,6 +49,7 @@ def inspect(
     """Show a model file: metadata, tensors by type, and the memory that running it takes on this machine's devices, or
     on those that --device-memory names."""
     from .._native import core
+    from ..devices import warn_of_unused_card
 
     info = core.read_gguf(file)
     report: dict[str, Any] = {} if plan_only else _contents(info)
@@ -59,6 +60,8 @@ def inspect(
         layers = [{"device": layer.device, "experts": layer.experts} for layer in plan.layers]
         report["memory"] = {"n_ctx": n_ctx, "kv_type": _KV_TYPE, "devices": plan.memory}
         report["memory"] |= {"layers": layers, "head": plan.head, "notes": list(plan.notes)}
+        if cards is None:
+            warn_of_unused_card(gpu_layers, stacklevel=1)
     except ModelFileError as error:
         if plan_only:
             raise

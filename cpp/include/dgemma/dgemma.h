@@ -73,6 +73,9 @@ struct DeviceInfo {
 /// The GPUs in ggml's order (integrated ones only where there is no other), then the CPU.
 std::vector<DeviceInfo> list_devices();
 
+/// Why no GPU is among them, and what would help: one sentence; empty where there is one.
+std::string why_no_gpu();
+
 /// The threads that an engine computes with unless told otherwise: one for each core that this process may use, but for
 /// efficiency cores beside others, and no more than a container's share of the time. `sysfs` and `processors` (by
 /// number; empty: those that the process may run on) stand in for the machine's, on Linux.
@@ -193,6 +196,18 @@ struct RowAttention {
     float* result;  // [n, heads, head_dim]
 };
 void attend_rows(const RowAttention& rows);
+
+/// Every row over the root of (the mean of its squares plus eps), times a weight for each column, as the engine
+/// computes its norms on the CPU outside `exact`. In F32: a row whose squares add up to more than F32 holds becomes 0.
+struct RowNorm {
+    int64_t n, n_cols;
+    const float* x;       // [n, n_cols]
+    const float* weight;  // [n_cols]
+    float eps;
+    int n_threads;
+    float* result;  // [n, n_cols]
+};
+void norm_rows(const RowNorm& rows);
 
 /// softmax(z) times the rows of an embedding times sqrt(n_cols), as self-conditioning computes it.
 struct SoftProduct {

@@ -99,6 +99,14 @@ uint64_t card_logits_bytes(const Model& model, const std::string& head, int64_t 
     return would_run_on(head) && can_do(model, shape) ? card_step_bytes(shape, kMaxKept) : 0;
 }
 
+std::string why_not_on_card(const Model& model, const std::string& head, int64_t max_tokens) {
+    if (head.rfind("CUDA", 0) != 0) return "";
+    if (const std::string why = why_unavailable(); !why.empty()) return why;
+    if (can_do(model, shape_of(model.hparams(), max_tokens, /*is_buffered=*/true))) return "";
+    return std::string("dgemma's CUDA kernels read no embedding of type ") +
+           ggml_type_name(model.weights().head->type) + ", or none of this shape";
+}
+
 std::unique_ptr<StepLogits> make_card_logits(const Model& model, const Devices& devices, float dropped_mass,
                                              int64_t max_tokens, ThreadPool& pool) {
     ggml_backend_t head = devices.get(model.head_device());

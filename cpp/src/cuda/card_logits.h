@@ -19,4 +19,7 @@ std::unique_ptr<StepLogits> make_card_logits(const Model& model, const Devices& 
 /// first layer lies on another device.
 uint64_t card_logits_bytes(const Model& model, const std::string& head, int64_t max_tokens, bool is_buffered);
 
+/// Why the host samples although the head's device is a CUDA card, in a sentence; empty where it does not or is none.
+std::string why_not_on_card(const Model& model, const std::string& head, int64_t max_tokens);
+
 }  // namespace dgemma::cuda

@@ -26,5 +26,9 @@ uint64_t card_logits_bytes(const Model& /*model*/, const std::string& /*head*/, 
     return 0;
 }
 
+std::string why_not_on_card(const Model& /*model*/, const std::string& head, int64_t /*max_tokens*/) {
+    return head.rfind("CUDA", 0) == 0 ? cuda_unavailable() : "";
+}
+
 }  // namespace cuda
 }  // namespace dgemma

@@ -176,7 +176,8 @@ void PassRunner::reserve(int64_t n_tokens) {
     build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
     check_supported();
     if (!ggml_backend_sched_reserve(sched_.get(), graph_)) {
-        throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less");
+        throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less" +
+                           std::string(devices_.started().size() > 1 ? ", and n_gpu_layers=0 none of a GPU" : ""));
     }
     shape_ = {};  // measured only, not allocated: the first run builds its own
 }

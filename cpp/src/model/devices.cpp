@@ -16,6 +16,9 @@ Function cpu_function(ggml_backend_reg_t registry, const char* name) {
     return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registry, name));
 }
 
+// What ggml complained of when it looked for devices, once for the process: of CUDA, why it found none.
+std::string g_load_error;
+
 constexpr size_t kMostCards = 15;  // with the CPU, as many devices as ggml's scheduler takes
 
 std::vector<ggml_backend_dev_t> devices_of_type(enum ggml_backend_dev_type wanted) {
@@ -56,6 +59,7 @@ std::string ggml_found_version() { return ggml_version(); }
 void load_backends(const std::string& backend_dir) {
     const GgmlLog log;
     if (ggml_backend_dev_count() == 0) ggml_backend_load_all_from_path(backend_dir.c_str());
+    g_load_error = log.first_error();
 }
 
 ContextPtr make_tensor_context(size_t n) {
@@ -91,13 +95,15 @@ void use_numa(const std::string& strategy) {
 std::string device_name(ggml_backend_t backend) { return ggml_backend_dev_name(ggml_backend_get_device(backend)); }
 
 std::string why_no_gpu() {
+    if (!find_cards().empty()) return "";
     std::string backends;
     for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
         const std::string name = ggml_backend_reg_name(ggml_backend_reg_get(i));
         if (name != "CPU") backends += (backends.empty() ? "" : ", ") + name;
     }
     if (!backends.empty()) {
-        return "ggml's " + backends + " finds no GPU (is the driver installed, new enough, and the card visible?)";
+        return "ggml's " + backends + " finds no GPU" + (g_load_error.empty() ? "" : " (" + g_load_error + ")") +
+               "; its driver may be missing or too old, or the card hidden (CUDA_VISIBLE_DEVICES and the like)";
     }
     return "this ggml is built for the CPU alone; CMAKE_ARGS=\"-DGGML_CUDA=on\" pip install --force-reinstall "
            "--no-cache-dir llama-cpp-python==0.3.36 builds one for NVIDIA's cards";

@@ -30,9 +30,6 @@ ContextPtr make_tensor_context(size_t n);
 /// The device's name, "CPU" or "CUDA0".
 std::string device_name(ggml_backend_t backend);
 
-/// Why this ggml offers no GPU, and what would: one sentence.
-std::string why_no_gpu();
-
 /// Devices by number: the cards in ggml's order, then the CPU. Begins with the CPU alone started.
 class Devices {
   public:

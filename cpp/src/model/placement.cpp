@@ -199,6 +199,20 @@ class Planner {
     std::vector<uint64_t> capacity_;  // by card, for units
 };
 
+/// The same request with layers shared out by free memory.
+DeviceRequest without_split(DeviceRequest request) {
+    request.tensor_split.clear();
+    return request;
+}
+
+uint64_t bytes_on_cpu(const PlacementInput& input, const Placement& placement) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < input.tensors.size(); ++i) {
+        if (placement.tensors[i] == static_cast<int>(input.cards.size())) bytes += input.tensors[i].bytes;
+    }
+    return bytes;
+}
+
 /// An n_gpu_layers that was asked for and does not fit.
 [[noreturn]] void refuse(const Planner& planner, size_t n, size_t n_cpu_moe) {
     const auto [needed, there] = planner.needed_and_there(n, n_cpu_moe);
@@ -225,6 +239,18 @@ Placement place_what_fits(const Planner& planner, size_t n_cpu_moe) {
     return placement;
 }
 
+/// Cards of different sizes: proportions may give the smaller one more than it holds, and the CPU the rest.
+void note_tight_split(const PlacementInput& input, const DeviceRequest& request, size_t n_cpu_moe,
+                      Placement& placement) {
+    const DeviceRequest by_memory = without_split(request);
+    const uint64_t least = bytes_on_cpu(input, place_what_fits(Planner(input, by_memory), n_cpu_moe));
+    const uint64_t now = bytes_on_cpu(input, placement);
+    if (now <= least) return;
+    placement.notes.push_back("tensor_split gives a GPU more than it holds, so that " + size_text(now) +
+                              " of weights stay on the CPU; without it, shared by free memory, " +
+                              (least == 0 ? "none" : size_text(least)) + " would");
+}
+
 }  // namespace
 
 bool Placement::uses(int device) const {
@@ -239,8 +265,17 @@ Placement place(const PlacementInput& input, const DeviceRequest& request) {
     if (input.cards.empty() || n == 0) {
         return planner.finish(std::vector<int>(n_layer + 1, planner.cpu()), n_cpu_moe);
     }
-    if (request.n_gpu_layers < 0) return place_what_fits(planner, n_cpu_moe);
+    if (request.n_gpu_layers < 0) {
+        Placement placement = place_what_fits(planner, n_cpu_moe);
+        if (!request.tensor_split.empty()) note_tight_split(input, request, n_cpu_moe, placement);
+        return placement;
+    }
     if (const auto units = planner.layout(n, n_cpu_moe)) return planner.finish(*units, n_cpu_moe);
+    const DeviceRequest by_memory = without_split(request);
+    if (!request.tensor_split.empty() && Planner(input, by_memory).layout(n, n_cpu_moe)) {
+        throw RequestError("tensor_split gives a GPU more of n_gpu_layers=" + std::to_string(n) +
+                           " than it holds; without it, shared by free memory, they fit");
+    }
     refuse(planner, n, n_cpu_moe);
 }
 

@@ -27,7 +27,8 @@ LogitProduct::LogitProduct(const Hparams& hparams, ggml_backend_t head, bool pla
     buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), head));
     if (!buffer_) {
         throw BackendError(std::string(ggml_backend_name(head)) + ": not enough memory for the logits (" +
-                           std::to_string(ggml_nbytes(tensor_) >> 20) + " MiB)");
+                           std::to_string(ggml_nbytes(tensor_) >> 20) +
+                           " MiB); a larger n_cpu_moe leaves more on the " + "CPU");
     }
 }
 

@@ -180,8 +180,12 @@ EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineO
     if (input.cards.size() > 1) input.compute += 2 * bytes.rows;
     Placement placement = place(input, options.devices);
     if (input.cards.empty() && options.devices.n_gpu_layers > 0) {
-        placement.notes.push_back("n_gpu_layers is " + std::to_string(options.devices.n_gpu_layers) +
-                                  ", but everything runs on the CPU: " + why_no_gpu());
+        placement.notes.push_back("n_gpu_layers asks for a GPU, but everything runs on the CPU: " + why_no_gpu());
+    }
+    const std::string& head = there[static_cast<size_t>(placement.head())].name;
+    if (!options.exact) {
+        const std::string why = cuda::why_not_on_card(model, head, max_tokens(options, model.hparams()));
+        if (!why.empty()) placement.notes.push_back(head + " sends each step's logits to the CPU: " + why);
     }
     DevicePlan shown = show(model, options, bytes, input.compute, placement, there);
     return {std::move(placement), std::move(shown)};

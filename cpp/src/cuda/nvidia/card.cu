@@ -32,7 +32,8 @@ void use_card_of_backend(ggml_backend_t backend) {
 
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
-    throw BackendError(std::string("CUDA: ") + what + " (" + cudaGetErrorString(status) + ")");
+    throw BackendError(std::string("CUDA: ") + what + " (" + cudaGetErrorString(status) +
+                       "); n_gpu_layers=0 runs on the CPU alone");
 }
 
 std::string why_unavailable() {
@@ -75,7 +76,7 @@ void* allocate(size_t n_bytes) {
     const cudaError_t status = cudaMalloc(&memory, n_bytes);
     if (status == cudaErrorMemoryAllocation) {
         throw BackendError("CUDA: not enough memory on the card for " + std::to_string((n_bytes >> 20) + 1) +
-                           " MiB of the sampler's buffers");
+                           " MiB of the sampler's buffers; a larger n_cpu_moe leaves more on the CPU");
     }
     check(status, "memory could not be allocated");
     return memory;

@@ -1,0 +1,157 @@
+"""What a step should take on a card: the accounting against counts by hand, and against what others have measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import predict_step as script
+import pytest
+
+from dgemma._core import GgufInfo
+from dgemma._native import core
+from dgemma.bench.passing import Passing, step_passing
+from dgemma.bench.prediction import CARDS, DENSE_RATE, Card, predict_step
+from dgemma.bench.work import step_work
+from random_checkpoint import CheckpointConfig
+from released import hollow_gguf
+
+ROOT = Path(__file__).parents[2]
+SMALL = CheckpointConfig()  # 3 layers, the last one full; 16 positions, hidden 64, 4 heads, 2 of 8 experts
+PAGE = ROOT / "docs" / "cuda.md"
+# Everything a second is a round number: a byte of memory, two int8 operations, and so on.
+ROUND = Card("round", copy=1e9, int8=4e9, f16=2e9, f32=1e9, cache=0, multiprocessors=1, clock=1e9)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> GgufInfo:
+    return core.read_gguf(str(hollow_gguf(tmp_path_factory.mktemp("small") / "q8_0.gguf", "Q8_0", SMALL)))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> GgufInfo:
+    return core.read_gguf(str(hollow_gguf(tmp_path_factory.mktemp("released") / "q4_k_m.gguf", "Q4_K_M")))
+
+
+def test_parts_are_those_of_the_work(small: GgufInfo) -> None:
+    assert step_passing(small).keys() == step_passing(small, own_experts=True).keys() == step_work(small, 10).keys()
+
+
+def test_launches(small: GgufInfo) -> None:
+    """Norm; three for each product; norms and rotations, writes to the cache, attention, norm and residual."""
+    by_part = {name: part.launches for name, part in step_passing(small).items()}
+    sliding, full = 1 + 4 * 3 + 3 + 2 + 3 + 1, 1 + 3 * 3 + 3 + 2 + 3 + 1
+    assert by_part == {
+        "attention": 2 * sliding + full,
+        "dense_ffn": 3 * (1 + 3 * 3 + 1),
+        "router": 3 * (1 + 1 + 1 + 7),
+        "experts": 3 * (1 + 4 + 1 + 4 + 1 + 4),
+        "embedding": 1 + 1 + 10 + 1 + 1,
+        "head": 1 + 3,
+        "sampler": 3,
+        "self_conditioning": 4,
+    }
+
+
+def test_values_between_kernels(small: GgufInfo) -> None:
+    """Of one layer, counted in values of one position; a rounded value is 9/32 of an F32 one."""
+    found = step_passing(small)
+    one = 4 * SMALL.canvas
+    hidden, ffn, rounded = SMALL.hidden, SMALL.ffn, 9 / 32
+    dense = 2 * hidden + 2 * (hidden + 2 * hidden * rounded + ffn) + 3 * ffn + ffn + 2 * ffn * rounded + hidden
+    assert sum(found["dense_ffn"].moved) == pytest.approx(SMALL.layers * one * dense)
+    used, expert = SMALL.experts_used, SMALL.expert_ffn
+    gate_up = hidden + 2 * used * hidden * rounded + used * 2 * expert
+    gelu = used * 3 * expert
+    down = used * expert * (1 + 2 * rounded) + used * hidden
+    ends = used * hidden + hidden + 2 * hidden + 3 * hidden + 3 * hidden + 2 * hidden
+    experts = 2 * hidden + gate_up + gelu + down + ends
+    assert sum(found["experts"].moved) == pytest.approx(SMALL.layers * one * experts)
+    ours = sum(step_passing(small, own_experts=True)["experts"].moved)
+    assert ours < sum(found["experts"].moved)
+    assert sum(found["head"].moved) == one * (2 * hidden + hidden + 2 * hidden * rounded + SMALL.vocab)
+
+
+def test_a_cache_keeps_what_is_small() -> None:
+    passing = Passing(1, (10.0, 20.0, 20.0)) + Passing(2, (30.0,))
+    assert passing.launches == 3
+    assert [passing.bytes_beyond(cache) for cache in (0, 10, 20, 30)] == [80, 70, 30, 0]
+
+
+def test_seconds(small: GgufInfo) -> None:
+    """The head of a card whose rates are round: 16 positions by 512 x 64 weights of 34 bytes for 32."""
+    part = predict_step(small, 10, ROUND)["head"]
+    operations, weights = 2 * 16 * 512 * 64, 512 * 64 * 34 / 32
+    passed = sum(step_passing(small)["head"].moved)
+    assert part.bytes == weights + passed
+    assert part.floor == pytest.approx(max(operations / 4e9, (weights + passed) / 1e9))
+    memory, products = (weights + passed) / 1e9 / 0.9, operations / (DENSE_RATE * 1e9)
+    assert part.expected == pytest.approx(max(memory, products) + 4 * 2e-6)
+    cached = Card(**{**vars(ROUND), "cache": 1e9})
+    assert predict_step(small, 10, cached)["head"].bytes == weights
+
+
+def test_what_bounds_a_part(small: GgufInfo) -> None:
+    for changed, bound in (({"copy": 1.0}, "memory"), ({"clock": 1.0}, "products"), ({"copy": 1e15}, "launches")):
+        part = predict_step(small, 10, Card(**{**vars(ROUND), **changed}))["head"]
+        assert part.bound == bound
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_nothing_is_expected_below_its_floor(released: GgufInfo, own: bool) -> None:
+    for card in CARDS.values():
+        for part in predict_step(released, 1024, card, own_experts=own).values():
+            assert 0 < part.floor < part.expected
+
+
+def test_the_weights_are_read_once(released: GgufInfo) -> None:
+    """All but a few vectors of the file, and the embedding's rows of one canvas."""
+    parts = predict_step(released, 1024, CARDS["H200"])
+    read = sum(part.work.bytes for name, part in parts.items() if name != "sampler")
+    kv = (5 * 1280 * 2 * 512 + 25 * 1279 * 8 * 256) * 2 * 2
+    weights = sum(tensor.n_bytes for tensor in released.tensors)
+    assert read - kv == pytest.approx(weights, rel=2e-3)
+
+
+def test_ggmls_layers_as_others_measured_them(released: GgufInfo) -> None:
+    """Gemma 4 26B-A4B, Q4_K_M, which has the same layers: 2661 tokens/s with microbatches of 256 on an RTX 3090
+    (llama.cpp, pull request 22298)."""
+    parts = predict_step(released, 1024, CARDS["RTX 3090"])
+    layers = sum(parts[name].expected for name in ("attention", "dense_ffn", "router", "experts"))
+    assert layers == pytest.approx(256 / 2661, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("card", "tokens_per_second"),
+    [("RTX 3090", 3376.0), ("RTX 3090", 3459.0), ("RTX 4090", 8555.0), ("RTX 4090", 9040.0)],
+)
+def test_dense_products_as_others_measured_them(card: str, tokens_per_second: float) -> None:
+    """Llama 3 8B, 6.98 G weights in its layers, microbatches of 256, Q5_K, Q6_K, Q4_K and Q5_1 (llama.cpp, pull
+    requests 7860 and 8062)."""
+    clocks = CARDS[card].multiprocessors * CARDS[card].clock
+    assert 2 * 6.98e9 * tokens_per_second / clocks == pytest.approx(DENSE_RATE, rel=0.12)
+
+
+def test_the_page_has_this_table() -> None:
+    text = PAGE.read_text()
+    assert script.page(text, script.released_table(list(CARDS.values()))) == text, (
+        "python examples/predict_step.py --write docs/cuda.md"
+    )
+
+
+def test_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = hollow_gguf(tmp_path / "small.gguf", "Q8_0", SMALL)
+    monkeypatch.setattr("sys.argv", ["predict_step.py", "--card", "L4", "--model", str(model), "-p", "20"])
+    script.main()
+    *lines, last = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "| part | MB | Gop | launches | L4 |"
+    report = json.loads(last)
+    assert report["n_past"] == 20
+    head = report["experts_by"]["L4"]["ours"]["head"]
+    assert head["launches"] == 4
+    assert head["floor_ms"] < head["expected_ms"]
+
+
+def test_a_page_without_a_place() -> None:
+    with pytest.raises(SystemExit, match="the page has no place for the table"):
+        script.page("# CUDA\n", "")
