@@ -9,11 +9,27 @@ namespace {
 
 __global__ void nothing() {}
 
+/// The runtime keeps a failed call's error for the next cudaGetLastError(): a launch that has nothing to do with it would
+/// be taken for the one that failed.
+void forget_error() { cudaGetLastError(); }
+
 /// Whether this build has code for the current card.
 bool has_code() {
     cudaFuncAttributes attributes{};
     const bool found = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess;
-    cudaGetLastError();  // not to be met by the next check
+    forget_error();
+    return found;
+}
+
+/// Whether it has for any of them; the current one, which is asked first, stays the current one.
+bool has_code_for_any(int n_cards) {
+    if (has_code()) return true;
+    int current = 0;
+    cudaGetDevice(&current);
+    bool found = false;
+    for (int card = 0; card < n_cards && !found; ++card) found = cudaSetDevice(card) == cudaSuccess && has_code();
+    cudaSetDevice(current);
+    forget_error();
     return found;
 }
 
@@ -32,16 +48,18 @@ void use_card_of_backend(ggml_backend_t backend) {
 
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
+    forget_error();
     throw BackendError(std::string("CUDA: ") + what + " (" + cudaGetErrorString(status) + ")");
 }
 
 std::string why_unavailable() {
     int n_cards = 0;
     const cudaError_t status = cudaGetDeviceCount(&n_cards);
-    cudaGetLastError();
+    forget_error();
     if (status == cudaSuccess && n_cards > 0) {
-        return has_code() ? ""
-                          : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
+        return has_code_for_any(n_cards)
+                   ? ""
+                   : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
     }
     if (status == cudaErrorInsufficientDriver) {
         return "the NVIDIA driver is missing, or older than the CUDA " + std::to_string(CUDART_VERSION / 1000) +
@@ -66,7 +84,10 @@ bool would_run_on(const std::string& device) {
 void use_card_of(const void* pointer) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, pointer), "an address could not be looked up");
-    if (attributes.type != cudaMemoryTypeDevice) throw BackendError("CUDA: the logits are not in a card's memory");
+    // Managed: ggml's with GGML_CUDA_ENABLE_UNIFIED_MEMORY.
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
+        throw BackendError("CUDA: what the kernels read is not in a card's memory");
+    }
     check(cudaSetDevice(attributes.device), "the card could not be selected");
 }
 
@@ -74,8 +95,9 @@ void* allocate(size_t n_bytes) {
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, n_bytes);
     if (status == cudaErrorMemoryAllocation) {
+        forget_error();
         throw BackendError("CUDA: not enough memory on the card for " + std::to_string((n_bytes >> 20) + 1) +
-                           " MiB of the sampler's buffers");
+                           " MiB of the kernels' buffers");
     }
     check(status, "memory could not be allocated");
     return memory;
