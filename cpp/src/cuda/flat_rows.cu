@@ -53,24 +53,49 @@ struct Tiles {
     alignas(32) Bf16 e[kDepth][kTileColumns + kPad];
 };
 
-__device__ void stage_probabilities(const Bf16* from, Tiles& tiles) {
-    constexpr int kVectors = kDepth / 8;  // 16 bytes each
-    for (int i = static_cast<int>(threadIdx.x); i < kTileRows * kVectors; i += kThreads) {
-        const int row = i / kVectors, vector = i % kVectors;
-        *reinterpret_cast<uint4*>(&tiles.p[row][vector * 8]) =
-            *reinterpret_cast<const uint4*>(from + static_cast<int64_t>(row) * kSlab + vector * 8);
-    }
-}
-
+/// What one thread brings to the tiles for the next tokens: asked for while the tensor cores multiply the ones before,
+/// and without a branch, so that all loads are on their way before the first is waited for.
 template <typename Reader>
-__device__ void stage_embedding(const Embedding& embedding, int first, int n_vocab, int first_column, Tiles& tiles) {
-    for (int i = static_cast<int>(threadIdx.x); i < kDepth * kTileColumns; i += kThreads) {
-        const int token = first + i / kTileColumns, column = first_column + i % kTileColumns;
-        const bool exists = token < n_vocab && column < embedding.hidden;
-        const float value = exists ? Reader::value(embedding.rows + token * embedding.row_bytes, column) : 0.0f;
-        tiles.e[i / kTileColumns][i % kTileColumns] = __float2bfloat16(value);
+class Staging {
+  public:
+    __device__ void load(const Bf16* probabilities, const Embedding& embedding, int first, int n_vocab,
+                         int first_column) {
+        const int column = first_column + column_;
+#pragma unroll
+        for (int i = 0; i < kVectors; ++i) {
+            const Bf16* from = probabilities + static_cast<int64_t>(p_row(i)) * kSlab + p_column();
+            p_[i] = *reinterpret_cast<const uint4*>(from);
+        }
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) {
+            const int token = first + e_row(i);
+            const bool exists = token < n_vocab && column < embedding.hidden;
+            const uint8_t* row = embedding.rows + (exists ? token : 0) * embedding.row_bytes;
+            const float value = Reader::value(row, exists ? column : 0);
+            e_[i] = __float2bfloat16(exists ? value : 0.0f);
+        }
     }
-}
+
+    __device__ void store(Tiles& tiles) const {
+#pragma unroll
+        for (int i = 0; i < kVectors; ++i) *reinterpret_cast<uint4*>(&tiles.p[p_row(i)][p_column()]) = p_[i];
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) tiles.e[e_row(i)][column_] = e_[i];
+    }
+
+  private:
+    static constexpr int kVectorsOfRow = kDepth / 8;  // of the probabilities, 16 bytes each
+    static constexpr int kVectors = kTileRows * kVectorsOfRow / kThreads, kValues = kDepth * kTileColumns / kThreads;
+    static_assert(kThreads % kTileColumns == 0 && kThreads % kVectorsOfRow == 0, "a thread stays in its column");
+
+    __device__ int p_row(int i) const { return (i * kThreads + thread_) / kVectorsOfRow; }
+    __device__ int p_column() const { return thread_ % kVectorsOfRow * 8; }
+    __device__ int e_row(int i) const { return (i * kThreads + thread_) / kTileColumns; }
+
+    const int thread_ = static_cast<int>(threadIdx.x), column_ = thread_ % kTileColumns;
+    uint4 p_[kVectors];
+    Bf16 e_[kValues];
+};
 
 using Sums = wmma::fragment<wmma::accumulator, kSide, kSide, kSide, float>;
 
@@ -111,11 +136,17 @@ __global__ void __launch_bounds__(kThreads)
             }
         }
     }
-    const int first_token = slab * kSlab;
-    for (int k = 0; k < kSlab && first_token + k < n_vocab; k += kDepth) {
-        stage_probabilities(spread + static_cast<int64_t>(first_row) * kSlab + k, tiles);
-        stage_embedding<Reader>(embedding, first_token + k, n_vocab, first_column, tiles);
+    const Bf16* probabilities = spread + static_cast<int64_t>(first_row) * kSlab;
+    const int first_token = slab * kSlab, n_tokens = n_vocab - first_token < kSlab ? n_vocab - first_token : kSlab;
+    Staging<Reader> staging;
+    staging.load(probabilities, embedding, first_token, n_vocab, first_column);
+    for (int k = 0; k < n_tokens; k += kDepth) {
+        staging.store(tiles);
         __syncthreads();
+        const int next = k + kDepth;
+        if (next < n_tokens) {
+            staging.load(probabilities + next, embedding, first_token + next, n_vocab, first_column);
+        }
         multiply_tiles(tiles, row, column, tile);
         __syncthreads();
     }
