@@ -9,8 +9,8 @@ namespace {
 
 __global__ void nothing() {}
 
-/// The runtime keeps a failed call's error for the next cudaGetLastError(): a launch that has nothing to do with it would
-/// be taken for the one that failed.
+/// The runtime keeps a failed call's error for the next cudaGetLastError(): a launch that has nothing to do with it
+/// would be taken for the one that failed.
 void forget_error() { cudaGetLastError(); }
 
 /// Whether this build has code for the current card.

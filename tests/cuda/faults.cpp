@@ -1,0 +1,156 @@
+// Kernels and launches that are broken, each in one way that a card would punish: `cuda_faults NAME` runs one and says
+// what came of it.
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cuda/block.cuh"
+#include "dgemma/dgemma.h"
+
+namespace dgemma::cuda {
+namespace {
+
+namespace wmma = nvcuda::wmma;
+
+void nothing(int* /*to*/) {}
+
+void barrier_of_half(int* to) {
+    if (threadIdx.x < 128) __syncthreads();
+    to[threadIdx.x] = 1;
+}
+
+void barrier_at_two_places(int* to) {
+    if (threadIdx.x < 128) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+    to[threadIdx.x] = 1;
+}
+
+void shuffle_of_some_lanes(int* to) {
+    if (threadIdx.x % kWarp < 30) to[threadIdx.x] = __shfl_sync(kAllLanes, 1, 0);
+}
+
+void shuffles_at_two_places(int* to) {
+    int value;
+    if (threadIdx.x % kWarp < 16) {
+        value = __shfl_sync(kAllLanes, 1, 0);
+    } else {
+        value = __shfl_sync(kAllLanes, 2, 16);
+    }
+    to[threadIdx.x] = value;
+}
+
+void misaligned_vector(int* to) { *reinterpret_cast<uint4*>(to + 1) = {1, 2, 3, 4}; }
+
+void misaligned_word(int* to) { *reinterpret_cast<unsigned*>(reinterpret_cast<char*>(to) + 2) = 1; }
+
+void past_the_end(int* to) { to[0] = to[kThreads + 1]; }
+
+void past_shared_memory(int* to) {
+    __shared__ int shared[kThreads];
+    shared[threadIdx.x + to[kThreads - 1]] = 1;  // which is 1 until the last thread changes it
+    to[threadIdx.x] = shared[threadIdx.x];
+}
+
+void overflow(int* to) { to[threadIdx.x] = to[0] * 65536 * 65536; }
+
+void unaligned_matrix(int* to) {
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
+    wmma::fill_fragment(sums, 0.0f);
+    wmma::store_matrix_sync(reinterpret_cast<float*>(to) + 4, sums, 8, wmma::mem_row_major);
+}
+
+void unaligned_rows_of_matrix(int* to) {
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
+    wmma::fill_fragment(sums, 0.0f);
+    wmma::store_matrix_sync(reinterpret_cast<float*>(to), sums, 9, wmma::mem_row_major);
+}
+
+void different_matrices(int* to) {
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
+    wmma::fill_fragment(sums, 0.0f);
+    wmma::store_matrix_sync(reinterpret_cast<float*>(to) + threadIdx.x % 2 * 8, sums, 8, wmma::mem_row_major);
+}
+
+void unaligned_copy(int* to) {
+    alignas(16) static char shared[32];
+    copy_async<16>(shared_address(shared), to + 1);
+}
+
+void ones(int* to) { to[threadIdx.x] = 1; }
+
+using Kernel = void (*)(int*);
+
+void run(Kernel kernel, int rows = 1, int threads = kThreads) {
+    const DeviceArray<int> memory(kThreads);
+    const cuda::Stream stream;
+    const std::vector<int> first(kThreads, 1);
+    stream.copy(memory.data(), first.data(), memory.n_bytes());
+    launch(kernel, grid(1, rows), threads, stream, memory.data());
+    stream.wait();
+}
+
+/// What the host has of a result.
+int taken(bool waits) {
+    const DeviceArray<int> memory(kThreads);
+    const cuda::Stream stream;
+    int host = 0;
+    launch(ones, grid(1, 1), kThreads, stream, memory.data());
+    stream.copy(&host, memory.data(), sizeof host);
+    if (waits) stream.wait();
+    return host;
+}
+
+/// What a card has of a number that the host changes.
+int given(bool waits) {
+    const DeviceArray<int> memory(1);
+    const cuda::Stream stream;
+    int from = 1, back = 0;
+    stream.copy(memory.data(), &from, sizeof from);
+    if (waits) stream.wait();
+    from = 2;
+    stream.copy(&back, memory.data(), sizeof back);
+    stream.wait();
+    return back;
+}
+
+void say(int number) { std::printf("%d", number); }
+
+const std::map<std::string, std::function<void()>> faults{
+    {"barrier_of_half", [] { run(barrier_of_half); }},
+    {"barrier_at_two_places", [] { run(barrier_at_two_places); }},
+    {"shuffle_of_some_lanes", [] { run(shuffle_of_some_lanes); }},
+    {"shuffles_at_two_places", [] { run(shuffles_at_two_places); }},
+    {"misaligned_vector", [] { run(misaligned_vector); }},
+    {"misaligned_word", [] { run(misaligned_word); }},
+    {"past_the_end", [] { run(past_the_end); }},
+    {"past_shared_memory", [] { run(past_shared_memory); }},
+    {"overflow", [] { run(overflow); }},
+    {"unaligned_matrix", [] { run(unaligned_matrix); }},
+    {"unaligned_rows_of_matrix", [] { run(unaligned_rows_of_matrix); }},
+    {"different_matrices", [] { run(different_matrices); }},
+    {"unaligned_copy", [] { run(unaligned_copy); }},
+    {"no_blocks", [] { run(nothing, 0); }},
+    {"too_many_rows", [] { run(nothing, 65536); }},
+    {"half_a_warp", [] { run(nothing, 1, 272); }},
+    {"most_rows", [] { run(nothing, 65535, kWarp); }},
+    {"result", [] { say(taken(true)); }},
+    {"result_too_early", [] { say(taken(false)); }},
+    {"source", [] { say(given(true)); }},
+    {"source_changed", [] { say(given(false)); }},
+};
+
+}  // namespace
+}  // namespace dgemma::cuda
+
+int main(int /*argc*/, char** argv) {
+    try {
+        dgemma::cuda::faults.at(argv[1])();
+    } catch (const dgemma::Error& error) {
+        std::printf("%s", error.what());
+    }
+}
