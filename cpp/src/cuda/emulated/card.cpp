@@ -7,7 +7,6 @@
 #include <cstring>
 #include <map>
 #include <new>
-#include <set>
 #include <vector>
 
 #include "cuda/ggml_order.h"
@@ -25,7 +24,6 @@ size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 /// latest, so that a result that is read too early is not there, and the host's memory that a copy reads has to last.
 using Queue = std::vector<std::function<void()>>;
 
-std::set<Queue*> queues;                             // of all streams; used by one thread at a time, like the blocks
 std::map<void*, std::pair<void*, size_t>> mappings;  // by address of the memory: what holds it
 
 Queue& queue_of(const Stream& stream) { return *static_cast<Queue*>(stream.handle()); }
@@ -67,9 +65,8 @@ void* allocate(size_t n_bytes) {
     return std::memset(memory, kPoison, n_bytes);
 }
 
-/// cudaFree() waits for all that the card was given.
+/// cudaFree() may wait for what is going on in it, and may not: what is queued still and touches it ends the process.
 void release(void* memory) noexcept {
-    for (Queue* queue : queues) finish_quietly(*queue);
     const auto found = mappings.find(memory);
     if (found == mappings.end()) return;
     munmap(found->second.first, found->second.second);
@@ -78,12 +75,11 @@ void release(void* memory) noexcept {
 
 void give(const Stream& stream, std::function<void()> work) { queue_of(stream).push_back(std::move(work)); }
 
-Stream::Stream() : handle_(new Queue) { queues.insert(&queue_of(*this)); }
+Stream::Stream() : handle_(new Queue) {}
 
 Stream::~Stream() {
     Queue* queue = &queue_of(*this);
     finish_quietly(*queue);
-    queues.erase(queue);
     delete queue;
 }
 

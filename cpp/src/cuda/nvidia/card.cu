@@ -103,7 +103,10 @@ void* allocate(size_t n_bytes) {
     return memory;
 }
 
-void release(void* memory) noexcept { cudaFree(memory); }
+void release(void* memory) noexcept {
+    cudaFree(memory);
+    forget_error();
+}
 
 Stream::Stream() {
     cudaStream_t stream = nullptr;
@@ -111,7 +114,11 @@ Stream::Stream() {
     handle_ = stream;
 }
 
-Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(handle_)); }
+Stream::~Stream() {
+    cudaStreamSynchronize(static_cast<cudaStream_t>(handle_));  // what failed is told by wait() alone
+    cudaStreamDestroy(static_cast<cudaStream_t>(handle_));
+    forget_error();
+}
 
 void Stream::copy(void* to, const void* from, size_t n_bytes) const {
     check(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(handle_)), "a copy failed");
