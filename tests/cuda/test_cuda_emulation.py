@@ -48,7 +48,7 @@ def test_the_end_of_the_process(faults: Path, name: str) -> None:
     assert run(faults, name).returncode in ENDED
 
 
-def test_past_the_end_of_the_cards_memory(faults: Path) -> None:
+def test_past_the_end_of_an_allocation(faults: Path) -> None:
     assert run(faults, "past_the_end").returncode == -signal.SIGSEGV
 
 

@@ -50,7 +50,7 @@ def test_what_it_takes_is_planned(emulation, model: Path) -> None:
     assert planned > answers.sampler_memory(str(model))[0]
 
 
-def test_memory_is_freed_when_the_card_is_done_with_it(emulation, model: Path) -> None:
+def test_memory_is_freed_when_nothing_uses_it(emulation, model: Path) -> None:
     assert emulation.call("closed_at_once", model=str(model))
 
 
