@@ -1,8 +1,8 @@
 #include <memory>
 
+#include "check.h"
 #include "cuda/card.h"
 #include "dgemma/dgemma.h"
-#include "runtime.h"
 
 namespace dgemma::cuda {
 namespace {
