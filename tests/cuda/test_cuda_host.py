@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from emulation import build
 
-
 CASES = [
     ("a_gpu", "available, at card 0"),
     ("no_driver", "the NVIDIA driver is missing, or older than the CUDA 13 that dgemma's kernels were built with"),
