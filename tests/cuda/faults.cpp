@@ -1,5 +1,6 @@
 // Kernels and launches that are broken, each in one way that a card would punish: `cuda_faults NAME` runs one and says
-// what came of it.
+// what came of it. And what the tensor cores' product of bytes makes of matrices that lie in the lanes as the PTX ISA
+// says.
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -118,6 +119,51 @@ int given(bool waits) {
     return back;
 }
 
+// PTX ISA 9.0, 9.7.14.5.10: where a lane's byte i of each operand, or its sum i, lies in the matrices.
+struct Cell {
+    int row, column;
+};
+Cell cell_of_a(int lane, int i) {
+    return {lane / 4 + (i < 4 || (8 <= i && i < 12) ? 0 : 8), lane % 4 * 4 + (i & 3) + (i < 8 ? 0 : 16)};
+}
+Cell cell_of_b(int lane, int i) { return {lane % 4 * 4 + (i & 3) + (i < 4 ? 0 : 16), lane / 4}; }
+Cell cell_of_sum(int lane, int i) { return {lane / 4 + (i < 2 ? 0 : 8), lane % 4 * 2 + (i & 1)}; }
+
+int a_at(Cell cell) { return (cell.row * 37 + cell.column * 11) % 255 - 127; }
+int b_at(Cell cell) { return (cell.row * 53 + cell.column * 29) % 255 - 127; }
+
+unsigned byte(int value, int i) { return static_cast<unsigned>(value & 255) << (8 * (i % 4)); }
+
+void multiply_by_the_table(int* wrong) {
+    const int own = lane();
+    unsigned a[4] = {};
+    uint2 b{0, 0};
+    for (int i = 0; i < 16; ++i) a[i / 4] |= byte(a_at(cell_of_a(own, i)), i);
+    for (int i = 0; i < 8; ++i) (i < 4 ? b.x : b.y) |= byte(b_at(cell_of_b(own, i)), i);
+    int sums[4] = {1, 2, 3, 4};
+    multiply_int8(a, b, sums);
+    wrong[threadIdx.x] = 0;
+    for (int i = 0; i < 4; ++i) {
+        const Cell at = cell_of_sum(own, i);
+        int sum = i + 1;
+        for (int k = 0; k < 32; ++k) sum += a_at({at.row, k}) * b_at({k, at.column});
+        wrong[threadIdx.x] += sum != sums[i] ? 1 : 0;
+    }
+}
+
+/// Of 128 sums.
+int wrong_sums() {
+    const DeviceArray<int> memory(kWarp);
+    const cuda::Stream stream;
+    std::vector<int> wrong(kWarp);
+    launch(multiply_by_the_table, grid(1, 1), kWarp, stream, memory.data());
+    stream.copy(wrong.data(), memory.data(), memory.n_bytes());
+    stream.wait();
+    int all = 0;
+    for (const int n : wrong) all += n;
+    return all;
+}
+
 void say(int number) { std::printf("%d", number); }
 
 const std::map<std::string, std::function<void()>> faults{
@@ -138,6 +184,7 @@ const std::map<std::string, std::function<void()>> faults{
     {"too_many_rows", [] { run(nothing, 65536); }},
     {"half_a_warp", [] { run(nothing, 1, 272); }},
     {"most_rows", [] { run(nothing, 65535, kWarp); }},
+    {"wrong_sums", [] { say(wrong_sums()); }},
     {"result", [] { say(taken(true)); }},
     {"result_too_early", [] { say(taken(false)); }},
     {"source", [] { say(given(true)); }},

@@ -61,3 +61,8 @@ def test_what_is_queued_is_done_when_it_is_waited_for(faults: Path) -> None:
     """A result that is read too early is not there, and a copy reads what its source has become."""
     found = {name: run(faults, name).stdout for name in ("result", "result_too_early", "source", "source_changed")}
     assert found == {"result": "1", "result_too_early": "0", "source": "1", "source_changed": "2"}
+
+
+def test_bytes_lie_in_the_lanes_as_the_ptx_isa_says(faults: Path) -> None:
+    """The emulation and the kernels could share a mistake that a card would not."""
+    assert run(faults, "wrong_sums").stdout == "0"
