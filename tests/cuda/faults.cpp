@@ -84,6 +84,11 @@ void unaligned_copy(int* to) {
 
 void ones(int* to) { to[threadIdx.x] = 1; }
 
+void needs_the_block_before(int* to) {
+    const int block = static_cast<int>(blockIdx.x);
+    if (threadIdx.x == 0) to[block] = block == 0 ? 1 : to[block - 1] + 1;
+}
+
 using Kernel = void (*)(int*);
 
 void run(Kernel kernel, int rows = 1, int threads = kThreads) {
@@ -164,6 +169,22 @@ int wrong_sums() {
     return all;
 }
 
+/// The last of eight blocks that count, in as many launches.
+std::string counted(int n_launches) {
+    std::string found;
+    for (int i = 0; i < n_launches; ++i) {
+        const DeviceArray<int> memory(kThreads);
+        const cuda::Stream stream;
+        int last = 0;
+        stream.fill(memory.data(), 0, memory.n_bytes());
+        launch(needs_the_block_before, grid(8, 1), kWarp, stream, memory.data());
+        stream.copy(&last, memory.data() + 7, sizeof last);
+        stream.wait();
+        found += std::to_string(last) + " ";
+    }
+    return found;
+}
+
 void say(int number) { std::printf("%d", number); }
 
 const std::map<std::string, std::function<void()>> faults{
@@ -184,6 +205,7 @@ const std::map<std::string, std::function<void()>> faults{
     {"too_many_rows", [] { run(nothing, 65536); }},
     {"half_a_warp", [] { run(nothing, 1, 272); }},
     {"most_rows", [] { run(nothing, 65535, kWarp); }},
+    {"needs_the_block_before", [] { std::printf("%s", counted(2).c_str()); }},
     {"wrong_sums", [] { say(wrong_sums()); }},
     {"result", [] { say(taken(true)); }},
     {"result_too_early", [] { say(taken(false)); }},

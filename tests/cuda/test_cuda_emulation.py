@@ -63,6 +63,10 @@ def test_what_is_queued_is_done_when_it_is_waited_for(faults: Path) -> None:
     assert found == {"result": "1", "result_too_early": "0", "source": "1", "source_changed": "2"}
 
 
+def test_a_block_that_needs_another_gets_another_result_each_time(faults: Path) -> None:
+    assert run(faults, "needs_the_block_before").stdout == "8 1 "
+
+
 def test_bytes_lie_in_the_lanes_as_the_ptx_isa_says(faults: Path) -> None:
     """The emulation and the kernels could share a mistake that a card would not."""
     assert run(faults, "wrong_sums").stdout == "0"

@@ -48,7 +48,7 @@ struct Block {
     jmp_buf scheduler{};
     size_t current = 0;
     size_t n_threads = 0;
-    unsigned n_turns = 0, n_copies = 0;
+    unsigned n_turns = 0, n_copies = 0, n_launches = 0;
     const std::function<void()>* body = nullptr;
     std::exception_ptr error;
 };
@@ -216,11 +216,12 @@ void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
     block.body = &body;
     gridDim = blocks;
-    for (unsigned y = 0; y < blocks.y; ++y) {
-        for (unsigned x = 0; x < blocks.x; ++x) {
-            blockIdx = {x, y, 0};
-            run_block();
-        }
+    const unsigned n = blocks.x * blocks.y;
+    const bool forwards = block.n_launches++ % 2 == 0;  // no block may need another's work
+    for (unsigned i = 0; i < n; ++i) {
+        const unsigned place = forwards ? i : n - 1 - i;
+        blockIdx = {place % blocks.x, place / blocks.x, 0};
+        run_block();
     }
 }
 
