@@ -24,11 +24,20 @@ elseif(DGEMMA_CUDA)
 endif()
 
 if(dgemma_use_cuda)
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 86 89 90 120) # RTX 30, RTX 40, H100 and H200, RTX 50
-  endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # the driver is looked for at run time, so machines without one can import
+  set(default_architectures OFF)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(default_architectures ON)
+    set(CMAKE_CUDA_ARCHITECTURES 86) # RTX 30
+  endif()
   enable_language(CUDA)
+  # Machine code for each, and PTX, which drivers compile for newer cards. An nvcc refuses those that it does not know.
+  if(default_architectures AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 11.8)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 89 90) # RTX 40; H100 and H200
+  endif()
+  if(default_architectures AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 120) # RTX 50
+  endif()
   find_package(CUDAToolkit REQUIRED)
   message(STATUS "dgemma: CUDA kernels for ${CMAKE_CUDA_ARCHITECTURES} (CUDA ${CUDAToolkit_VERSION})")
 endif()

@@ -49,6 +49,15 @@ def sampler_memory(model: str) -> tuple[int, int]:
         return planned, engine.memory["CPU"]["sampler"]
 
 
+def closed_at_once(model: str) -> bool:
+    """A session that was never used, with what it queued on the card when it was made."""
+    from dgemma import Engine
+
+    with Engine(model, n_ctx=128, n_threads=1) as engine:
+        engine.session()
+    return True
+
+
 def place(model: str, library: str) -> dict[str, Any]:
     """By placement on two stand-in cards: every step of an answer, memory as planned and as taken, and what each step
     moved between host and first card and how many of its graphs were repeated there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +15,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def build_emulation() -> Path:
-    """Builds the module in the folder where ``pip install --editable`` left this Python's build."""
+def build(target: str) -> Path:
+    """Builds a target in the folder where ``pip install --editable`` left this Python's build, which it returns."""
     if sys.platform != "linux":
         pytest.skip("the emulation of CUDA's threads is built on Linux only")
     for cache in ROOT.glob(f"build/cp{sys.version_info.major}{sys.version_info.minor}-*/CMakeCache.txt"):
         entry = next(line for line in cache.read_text().splitlines() if line.startswith("CMAKE_COMMAND:"))
-        command = [entry.partition("=")[2], "--build", str(cache.parent), "--target", "_core_emulated"]
+        command = [entry.partition("=")[2], "--build", str(cache.parent), "--target", target]
         built = subprocess.run(command, capture_output=True, text=True)
         assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-        return next((cache.parent / "bindings" / "emulated").glob("_core*.so"))
+        return cache.parent
     pytest.skip("the emulation needs the build folder of an editable install (make setup)")
+
+
+def build_emulation() -> Path:
+    return next((build("_core_emulated") / "bindings" / "emulated").glob("_core*.so"))
 
 
 class Emulation:
@@ -41,7 +46,11 @@ class Emulation:
         assert self._process.stdout is not None
         pickle.dump((function, arguments), self._process.stdin)
         self._process.stdin.flush()
-        result = pickle.load(self._process.stdout)
+        try:
+            result = pickle.load(self._process.stdout)
+        except EOFError:
+            ended = signal.Signals(-self._process.wait()).name
+            raise AssertionError(f"a kernel ended the emulation: {ended} (docs/cuda.md)") from None
         if isinstance(result, Exception):
             raise result
         return result

@@ -50,6 +50,10 @@ def test_what_it_takes_is_planned(emulation, model: Path) -> None:
     assert planned > answers.sampler_memory(str(model))[0]
 
 
+def test_memory_is_freed_when_nothing_uses_it(emulation, model: Path) -> None:
+    assert emulation.call("closed_at_once", model=str(model))
+
+
 @pytest.mark.skipif(not cuda_unavailable(), reason="a card is there")
 def test_without_a_card_it_says_so() -> None:
     assert cuda_unavailable().count(". ") == 0

@@ -134,9 +134,10 @@ def test_every_run_is_the_same(card) -> None:
 
 
 def test_bounds(card) -> None:
-    for n, vocab in ((1025, 3), (0, 3), (3, 0)):
+    sentence = "a canvas of 1 to 1024 positions, a vocabulary of 1 to 4194304 tokens and passes of at most 65535"
+    for n, vocab, n_tokens in ((1025, 3, 0), (0, 3, 0), (3, 0, 0), (3, 3, 65536)):
         logits = np.zeros((n, vocab), np.float32)
-        with pytest.raises(RequestError, match="a canvas of 1 to 1024 positions and a vocabulary of 1 to 4194304"):
-            Problem(logits, embedding=np.zeros((vocab, 32), np.uint8)).solved_by(card)
+        with pytest.raises(RequestError, match=sentence):
+            Problem(logits, embedding=np.zeros((vocab, 32), np.uint8), tokens=(0,) * n_tokens).solved_by(card)
     with pytest.raises(RequestError, match="temperature must be above 0"):
         problem("flat", 2, 3, temperature=0.0).solved_by(card)

@@ -73,7 +73,7 @@ __device__ Prefix<T> block_prefix(T value) {
     __syncthreads();
     T before = 0, total = 0;
     for (int i = 0; i < kWarps; ++i) {
-        if (i < warp) before += warps[i];
+        if (i == warp) before = total;  // half the additions: those of doubles are slow on most cards
         total += warps[i];
     }
     __syncthreads();  // the next call writes to the same place

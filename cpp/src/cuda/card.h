@@ -26,18 +26,20 @@ void use_card_of(const void* pointer);
 
 /// Bytes of the current card; BackendError with the size where there are not so many. What is in them is undefined.
 void* allocate(size_t n_bytes);
+/// Nothing that is queued uses it any more: CUDA may wait for that, and may not.
 void release(void* memory) noexcept;
 
 /// A queue of work on the current card; kernels and copies in it run one after the other.
 class Stream {
   public:
     Stream();
+    /// Returns when all work in the queue is done.
     ~Stream();
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
 
     void* handle() const { return handle_; }
-    /// Between any two of host and card.
+    /// Between any two of host and card. The host's memory stays as it is until wait().
     void copy(void* to, const void* from, size_t n_bytes) const;
     /// Every byte becomes `value`.
     void fill(void* memory, int value, size_t n_bytes) const;

@@ -34,13 +34,14 @@ SamplerStep to_step(const PositionResult* results, int canvas) {
 bool fits(const StepShape& shape) {
     const LogitShape& logits = shape.logits;
     return logits.canvas >= 1 && logits.canvas <= kMaxCanvas && logits.vocab >= 1 &&
-           logits.vocab <= kMaxChunks * kChunk && shape.hidden >= 1;
+           logits.vocab <= kMaxChunks * kChunk && shape.hidden >= 1 && shape.max_tokens <= kMaxTokens;
 }
 
 void check_fits(const StepShape& shape) {
     if (fits(shape)) return;
     throw RequestError("CUDA: the kernels take a canvas of 1 to " + std::to_string(kMaxCanvas) +
-                       " positions and a vocabulary of 1 to " + std::to_string(kMaxChunks * kChunk) + " tokens");
+                       " positions, a vocabulary of 1 to " + std::to_string(kMaxChunks * kChunk) +
+                       " tokens and passes of at most " + std::to_string(kMaxTokens));
 }
 
 uint64_t card_step_bytes(const StepShape& shape, int max_kept) {

@@ -78,7 +78,6 @@ class CardStep {
     LogitRows rows_{};
     StepSummary summary_{};
     int n_flat_ = 0;
-    Stream stream_;
     DeviceArray<ChunkStats> stats_;
     DeviceArray<RowState> states_;
     DeviceArray<int32_t> argmax_, next_canvas_, tokens_;
@@ -89,6 +88,7 @@ class CardStep {
     DeviceArray<uint16_t> flat_probabilities_;
     DeviceArray<float> flat_sums_;
     std::optional<DeviceArray<float>> buffer_;  // [max_tokens, hidden], where is_buffered
+    Stream stream_;                             // the last: done with the memory above before it is freed
 };
 
 }  // namespace dgemma::cuda

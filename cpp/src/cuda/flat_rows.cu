@@ -12,9 +12,10 @@ namespace wmma = nvcuda::wmma;
 using Bf16 = __nv_bfloat16;
 
 constexpr int kSlabChunks = kSlab / kChunk;
-constexpr int kDepth = 32;  // tokens that a block holds in shared memory at a time
-constexpr int kSide = 16;   // of the tensor cores' matrices
-constexpr int kPad = 8;     // spreads rows over the banks; 16 bytes, so that rows stay aligned
+constexpr int kDepth = 32;        // tokens that a block holds in shared memory at a time
+constexpr int kSide = 16;         // of the tensor cores' matrices
+constexpr int kBlocksAtOnce = 2;  // on a multiprocessor: 256 rows make 88 blocks, an RTX 3090 has 82 of those
+constexpr int kPad = 8;           // spreads rows over the banks; 16 bytes, so that rows stay aligned
 // Eight warps share a tile of 128 x 64 as four by two of 32 x 32, each two by two matrices.
 constexpr int kWarpSide = 32, kWarpColumns = kTileColumns / kWarpSide, kPerSide = kWarpSide / kSide;
 static_assert(kTileRows / kWarpSide * kWarpColumns == kWarps);
@@ -53,28 +54,57 @@ struct Tiles {
     alignas(32) Bf16 e[kDepth][kTileColumns + kPad];
 };
 
-__device__ void stage_probabilities(const Bf16* from, Tiles& tiles) {
-    constexpr int kVectors = kDepth / 8;  // 16 bytes each
-    for (int i = static_cast<int>(threadIdx.x); i < kTileRows * kVectors; i += kThreads) {
-        const int row = i / kVectors, vector = i % kVectors;
-        *reinterpret_cast<uint4*>(&tiles.p[row][vector * 8]) =
-            *reinterpret_cast<const uint4*>(from + static_cast<int64_t>(row) * kSlab + vector * 8);
+constexpr int kVectorValues = 8, kVectorBytes = 16;  // of an asynchronous copy
+
+/// Begins to copy a tile's probabilities, as they lie in the slab.
+__device__ void copy_probabilities(const Bf16* from, Tiles& tiles) {
+    constexpr int kVectorsOfRow = kDepth / kVectorValues;
+#pragma unroll
+    for (int i = 0; i < kTileRows * kVectorsOfRow / kThreads; ++i) {
+        const int place = i * kThreads + static_cast<int>(threadIdx.x);
+        const int row = place / kVectorsOfRow, column = place % kVectorsOfRow * kVectorValues;
+        copy_async<kVectorBytes>(shared_address(&tiles.p[row][column]),
+                                 from + static_cast<int64_t>(row) * kSlab + column);
     }
+    __pipeline_commit();
 }
 
+/// A thread's values of a tile's embedding. They are asked for without a branch, so that all loads are on their way
+/// before the first is waited for.
 template <typename Reader>
-__device__ void stage_embedding(const Embedding& embedding, int first, int n_vocab, int first_column, Tiles& tiles) {
-    for (int i = static_cast<int>(threadIdx.x); i < kDepth * kTileColumns; i += kThreads) {
-        const int token = first + i / kTileColumns, column = first_column + i % kTileColumns;
-        const bool exists = token < n_vocab && column < embedding.hidden;
-        const float value = exists ? Reader::value(embedding.rows + token * embedding.row_bytes, column) : 0.0f;
-        tiles.e[i / kTileColumns][i % kTileColumns] = __float2bfloat16(value);
+class EmbeddingValues {
+  public:
+    __device__ void load(const Embedding& embedding, int first_token, int n_vocab, int first_column) {
+        const int column = first_column + column_;
+        const bool column_exists = column < embedding.hidden;
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) {
+            const int token = first_token + row(i);
+            const uint8_t* from = embedding.rows + (token < n_vocab ? token : 0) * embedding.row_bytes;
+            const float value = Reader::value(from, column_exists ? column : 0);
+            values_[i] = __float2bfloat16(column_exists && token < n_vocab ? value : 0.0f);
+        }
     }
-}
+
+    __device__ void store(Tiles& tiles) const {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) tiles.e[row(i)][column_] = values_[i];
+    }
+
+  private:
+    static constexpr int kValues = kDepth * kTileColumns / kThreads;
+    static_assert(kThreads % kTileColumns == 0, "a thread stays in its column");
+
+    __device__ int row(int i) const { return (i * kThreads + static_cast<int>(threadIdx.x)) / kTileColumns; }
+
+    const int column_ = static_cast<int>(threadIdx.x) % kTileColumns;
+    Bf16 values_[kValues];
+};
 
 using Sums = wmma::fragment<wmma::accumulator, kSide, kSide, kSide, float>;
 
 __device__ void multiply_tiles(const Tiles& tiles, int row, int column, Sums (&sums)[kPerSide][kPerSide]) {
+#pragma unroll 1  // the next matrices wait in shared memory, not in registers
     for (int k = 0; k < kDepth; k += kSide) {
         wmma::fragment<wmma::matrix_a, kSide, kSide, kSide, Bf16, wmma::row_major> a[kPerSide];
         wmma::fragment<wmma::matrix_b, kSide, kSide, kSide, Bf16, wmma::row_major> b[kPerSide];
@@ -90,9 +120,9 @@ __device__ void multiply_tiles(const Tiles& tiles, int row, int column, Sums (&s
 
 /// sums [flat rows, hidden] += the slab's probabilities times its rows of the embedding; written anew by slab 0.
 template <typename Reader>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     multiply_slab(const Bf16* spread, int slab, int n_vocab, Embedding embedding, const int32_t* n_flat, float* sums) {
-    __shared__ Tiles tiles;
+    __shared__ Tiles tiles[2];  // the one is filled while the other is multiplied
     const int first_row = static_cast<int>(blockIdx.y) * kTileRows;
     const int first_column = static_cast<int>(blockIdx.x) * kTileColumns;
     if (first_row >= *n_flat) return;
@@ -111,13 +141,23 @@ __global__ void __launch_bounds__(kThreads)
             }
         }
     }
-    const int first_token = slab * kSlab;
-    for (int k = 0; k < kSlab && first_token + k < n_vocab; k += kDepth) {
-        stage_probabilities(spread + static_cast<int64_t>(first_row) * kSlab + k, tiles);
-        stage_embedding<Reader>(embedding, first_token + k, n_vocab, first_column, tiles);
-        __syncthreads();
-        multiply_tiles(tiles, row, column, tile);
-        __syncthreads();
+    const Bf16* probabilities = spread + static_cast<int64_t>(first_row) * kSlab;
+    const int first_token = slab * kSlab, n_tokens = n_vocab - first_token < kSlab ? n_vocab - first_token : kSlab;
+    EmbeddingValues<Reader> values;
+    copy_probabilities(probabilities, tiles[0]);
+    values.load(embedding, first_token, n_vocab, first_column);
+    values.store(tiles[0]);
+    int now = 0;
+    for (int k = 0; k < n_tokens; k += kDepth, now ^= 1) {
+        __pipeline_wait_prior(0);
+        __syncthreads();  // this tile is there, and the one before is read
+        const int next = k + kDepth;
+        if (next < n_tokens) {
+            copy_probabilities(probabilities + next, tiles[now ^ 1]);
+            values.load(embedding, first_token + next, n_vocab, first_column);
+        }
+        multiply_tiles(tiles[now], row, column, tile);
+        if (next < n_tokens) values.store(tiles[now ^ 1]);
     }
     for (int r = 0; r < kPerSide; ++r) {
         for (int c = 0; c < kPerSide; ++c) {

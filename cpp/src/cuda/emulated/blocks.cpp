@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct Fiber {
     bool begun = false;
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
     State state = State::kDone;
+    Place place{};           // where it waits
     uint64_t given[2] = {};  // to shuffles: even and odd ones
     unsigned n_shuffles = 0;
     std::vector<Copy> copies;  // that are not done yet
@@ -46,16 +48,17 @@ struct Block {
     jmp_buf scheduler{};
     size_t current = 0;
     size_t n_threads = 0;
-    unsigned n_turns = 0, n_copies = 0;
+    unsigned n_turns = 0, n_copies = 0, n_launches = 0;
     const std::function<void()>* body = nullptr;
     std::exception_ptr error;
 };
 
 Block block;
 
-void pause(State state) {
+void pause(State state, Place place = here()) {
     Fiber& fiber = block.fibers[block.current];
     fiber.state = state;
+    fiber.place = place;
     if (_setjmp(fiber.here) == 0) _longjmp(block.scheduler, 1);
 }
 
@@ -91,10 +94,27 @@ void resume(size_t i) {
     _longjmp(fiber.here, 1);
 }
 
+/// The waiting fibers can never go on: a kernel that does this is broken, and so is its emulation from here on.
+[[noreturn]] void fail(const std::string& why) {
+    block.fibers.clear();
+    throw Error(why);
+}
+
+std::string text(Place place) {
+    const std::string path = place.file;
+    return path.substr(path.rfind('/') + 1) + ":" + std::to_string(place.line);
+}
+
 /// Threads first … last - 1 go on if all of them wait at that barrier.
 bool release_all(size_t first, size_t last, State barrier) {
     for (size_t i = first; i < last; ++i) {
         if (block.fibers[i].state != barrier) return false;
+    }
+    const Place place = block.fibers[first].place;
+    for (size_t i = first; i < last; ++i) {
+        const Place other = block.fibers[i].place;
+        if (other.line == place.line && std::strcmp(other.file, place.file) == 0) continue;
+        fail("threads that wait for each other at different places: " + text(place) + " and " + text(other));
     }
     for (size_t i = first; i < last; ++i) block.fibers[i].state = State::kReady;
     return true;
@@ -125,12 +145,6 @@ void run_round() {
     std::rethrow_exception(std::exchange(block.error, nullptr));
 }
 
-/// The waiting fibers can never go on: a kernel that does this is broken, and so is its emulation from here on.
-[[noreturn]] void fail() {
-    block.fibers.clear();
-    throw Error("a barrier that not all threads of the block or warp reach");
-}
-
 void run_block() {
     for (size_t i = 0; i < block.n_threads; ++i) {
         block.fibers[i].state = State::kReady;
@@ -140,7 +154,9 @@ void run_block() {
     }
     while (!all_done()) {
         run_round();
-        if (!release_all(0, block.n_threads, State::kAtBlockBarrier) && !all_done()) fail();
+        if (!release_all(0, block.n_threads, State::kAtBlockBarrier) && !all_done()) {
+            fail("a barrier that not all threads of the block or warp reach");
+        }
     }
 }
 
@@ -148,13 +164,20 @@ void run_block() {
 
 int lane() { return static_cast<int>(block.current % kLanes); }
 
-uint64_t exchange(uint64_t value, int from) {
+uint64_t exchange(uint64_t value, int from, Place place) {
     const size_t warp = block.current / kLanes * kLanes;
     Fiber& fiber = block.fibers[block.current];
     const unsigned which = fiber.n_shuffles++ % 2;  // a lane is at most one shuffle ahead of another
     fiber.given[which] = value;
-    pause(State::kAtWarpBarrier);
+    pause(State::kAtWarpBarrier, place);
     return block.fibers[warp + static_cast<size_t>(from)].given[which];
+}
+
+void check_matrix(const void* at, size_t row_bytes, Place place) {
+    const auto address = reinterpret_cast<uintptr_t>(at);
+    const bool is_same = exchange(address, 0, place) == address && exchange(row_bytes, 0, place) == row_bytes;
+    if (!is_same) throw Error("lanes that load or store different matrices together");
+    if (address % 32 != 0 || row_bytes % 16 != 0) throw Error("a matrix that the tensor cores cannot take");
 }
 
 void begin_copy(void* to, const void* from, size_t n_bytes) {
@@ -172,20 +195,33 @@ const uint32_t (&show_warp(const uint32_t (&ours)[6])) [kLanes * 6] {
     static uint32_t shown[2][kLanes * 6];
     const unsigned which = block.fibers[block.current].n_shuffles % 2;  // as in exchange()
     std::memcpy(shown[which] + block.current % kLanes * 6, ours, sizeof ours);
-    exchange(0, lane());
+    exchange(0, lane(), here());
     return shown[which];
 }
+
+void check_launch(dim3 blocks, int threads) {
+    const auto is_within = [](unsigned n, unsigned most) { return n >= 1 && n <= most; };
+    if (is_within(blocks.x, INT32_MAX) && is_within(blocks.y, UINT16_MAX) && is_within(blocks.z, UINT16_MAX) &&
+        threads >= 1 && threads <= 1024 && static_cast<size_t>(threads) % kLanes == 0) {
+        return;
+    }
+    throw Error("a kernel could not be launched: " + std::to_string(blocks.x) + " x " + std::to_string(blocks.y) +
+                " blocks of " + std::to_string(threads) + " threads");
+}
+
+void wait_for_block(Place place) { pause(State::kAtBlockBarrier, place); }
 
 void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
     block.n_threads = static_cast<size_t>(threads);
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
     block.body = &body;
     gridDim = blocks;
-    for (unsigned y = 0; y < blocks.y; ++y) {
-        for (unsigned x = 0; x < blocks.x; ++x) {
-            blockIdx = {x, y, 0};
-            run_block();
-        }
+    const unsigned n = blocks.x * blocks.y;
+    const bool forwards = block.n_launches++ % 2 == 0;  // no block may need another's work
+    for (unsigned i = 0; i < n; ++i) {
+        const unsigned place = forwards ? i : n - 1 - i;
+        blockIdx = {place % blocks.x, place / blocks.x, 0};
+        run_block();
     }
 }
 
@@ -205,5 +241,3 @@ void __pipeline_wait_prior(unsigned n_groups) {
     }
     fiber.copies = std::move(later);
 }
-
-void __syncthreads() { dgemma::cuda::pause(dgemma::cuda::State::kAtBlockBarrier); }

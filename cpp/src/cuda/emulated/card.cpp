@@ -1,17 +1,45 @@
 // The host's memory in place of a card's.
 #include "cuda/card.h"
 
-#include <cstdlib>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
+#include <map>
 #include <new>
+#include <vector>
 
 #include "cuda/ggml_order.h"
+#include "runtime.h"
 
 namespace dgemma::cuda {
 namespace {
 
-constexpr size_t kAlignment = 256;  // cudaMalloc's
-constexpr int kPoison = 0xff;       // NaN and -1: what is read before it is written shows
+constexpr size_t kAlignment = 32;  // the most that a kernel asks; cudaMalloc's is 256
+constexpr int kPoison = 0xff;      // NaN and -1: what is read before it is written shows
+
+size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
+
+/// What a stream was given and has not done. A card may begin at once or not before it is waited for; this is the
+/// latest, so that a result that is read too early is not there, and the host's memory that a copy reads has to last.
+using Queue = std::vector<std::function<void()>>;
+
+std::map<void*, std::pair<void*, size_t>> mappings;  // by address of the memory: what holds it
+
+Queue& queue_of(const Stream& stream) { return *static_cast<Queue*>(stream.handle()); }
+
+void finish(Queue& queue) {
+    Queue work;
+    work.swap(queue);  // what comes after a failure is not done
+    for (const auto& each : work) each();
+}
+
+void finish_quietly(Queue& queue) noexcept {
+    try {
+        finish(queue);
+    } catch (...) {  // told by wait(), or by nobody, as on a card
+    }
+}
 
 }  // namespace
 
@@ -24,29 +52,55 @@ bool runs_on(ggml_backend_t backend) { return would_run_on(ggml_backend_dev_name
 
 void use_card_of(const void* /*pointer*/) {}
 
+/// Its end lies before a page that nobody may touch.
 void* allocate(size_t n_bytes) {
-    void* memory = std::aligned_alloc(kAlignment, (n_bytes + kAlignment - 1) / kAlignment * kAlignment);
-    if (memory == nullptr) throw std::bad_alloc();
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t taken = round_up(n_bytes, kAlignment), room = round_up(taken, page);
+    void* mapping = mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED) throw std::bad_alloc();
+    char* end = static_cast<char*>(mapping) + room;
+    mprotect(end, page, PROT_NONE);
+    void* memory = end - taken;
+    mappings[memory] = {mapping, room + page};
     return std::memset(memory, kPoison, n_bytes);
 }
 
-void release(void* memory) noexcept { std::free(memory); }
+/// cudaFree() may wait for what is going on in it, and may not: what is queued still and touches it ends the process.
+void release(void* memory) noexcept {
+    const auto found = mappings.find(memory);
+    if (found == mappings.end()) return;
+    munmap(found->second.first, found->second.second);
+    mappings.erase(found);
+}
 
-Stream::Stream() = default;
-Stream::~Stream() = default;
+void give(const Stream& stream, std::function<void()> work) { queue_of(stream).push_back(std::move(work)); }
 
-void Stream::copy(void* to, const void* from, size_t n_bytes) const { std::memcpy(to, from, n_bytes); }
+Stream::Stream() : handle_(new Queue) {}
 
-void Stream::fill(void* memory, int value, size_t n_bytes) const { std::memset(memory, value, n_bytes); }
+Stream::~Stream() {
+    Queue* queue = &queue_of(*this);
+    finish_quietly(*queue);
+    delete queue;
+}
 
-void Stream::wait() const {}
+void Stream::copy(void* to, const void* from, size_t n_bytes) const {
+    give(*this, [=] { std::memcpy(to, from, n_bytes); });
+}
 
-// A stream's work is done when it is given.
+void Stream::fill(void* memory, int value, size_t n_bytes) const {
+    give(*this, [=] { std::memset(memory, value, n_bytes); });
+}
+
+void Stream::wait() const { finish(queue_of(*this)); }
+
 GgmlOrder::GgmlOrder(ggml_backend_t backend) : backend_(backend), event_(nullptr) {}
 GgmlOrder::~GgmlOrder() = default;
 
-void GgmlOrder::after_ggml(const Stream& /*stream*/) const { ggml_backend_synchronize(backend_); }
+void GgmlOrder::after_ggml(const Stream& stream) const {
+    give(stream, [backend = backend_] { ggml_backend_synchronize(backend); });
+}
 
-void GgmlOrder::before_ggml(const Stream& /*stream*/) const {}
+// ggml's queue knows nothing of ours.
+void GgmlOrder::before_ggml(const Stream& stream) const { stream.wait(); }
 
 }  // namespace dgemma::cuda

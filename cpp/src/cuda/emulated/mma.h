@@ -1,16 +1,23 @@
-// The tensor cores' warp-wide products, for tests: lane 0 does the work of all.
+// The tensor cores' warp-wide products, for tests: lane 0 does the work of all, which have to come together and want
+// the same.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#include "warp.h"
 
 struct __nv_bfloat16 {
     uint16_t bits;
 };
 
 namespace dgemma::cuda {
-int lane();
-}
+
+/// Error where an address or the bytes from one row to the next are not what the tensor cores take (CUDA C++
+/// Programming Guide, "Warp Matrix Functions": 32 and 16 bytes), or lanes differ in them.
+void check_matrix(const void* at, size_t row_bytes, Place place);
+
+}  // namespace dgemma::cuda
 
 namespace nvcuda::wmma {
 
@@ -37,6 +44,7 @@ inline float as_float(__nv_bfloat16 value) {
 
 template <typename Fragment, typename T>
 void copy_rows(Fragment& fragment, const T* from, unsigned stride) {
+    dgemma::cuda::check_matrix(from, stride * sizeof(T), dgemma::cuda::here());
     if (dgemma::cuda::lane() != 0) return;
     for (unsigned r = 0; r < kSide; ++r) {
         for (unsigned c = 0; c < kSide; ++c) fragment.values[r][c] = as_float(from[r * stride + c]);
@@ -62,6 +70,7 @@ void fill_fragment(Fragment& fragment, float value) {
 
 template <typename D, typename A, typename B>
 void mma_sync(D& d, const A& a, const B& b, const D& c) {
+    dgemma::cuda::exchange(0, dgemma::cuda::lane(), dgemma::cuda::here());
     if (dgemma::cuda::lane() != 0) return;
     D sums = c;
     for (unsigned r = 0; r < kSide; ++r) {
@@ -74,6 +83,7 @@ void mma_sync(D& d, const A& a, const B& b, const D& c) {
 
 template <typename Fragment>
 void store_matrix_sync(float* to, const Fragment& fragment, unsigned stride, layout_t /*layout*/) {
+    dgemma::cuda::check_matrix(to, stride * sizeof(float), dgemma::cuda::here());
     if (dgemma::cuda::lane() != 0) return;
     for (unsigned r = 0; r < kSide; ++r) {
         for (unsigned c = 0; c < kSide; ++c) to[r * stride + c] = fragment.values[r][c];

@@ -1,7 +1,8 @@
 // Kernels compiled by an ordinary C++ compiler, for tests: blocks one after the other, a fiber for each thread.
-// Barriers and shuffles that not all threads reach are errors, and between barriers the warps run one after the other
-// in an order that changes, so that a missing barrier shows. It says nothing about memory consistency within a warp,
-// alignment or speed.
+// Barriers and shuffles that not all threads reach are errors, at the same place all of them, and between barriers the
+// warps run one after the other in an order that changes, so that a missing barrier shows. Accesses that are not
+// aligned as their type asks end the process (bindings/CMakeLists.txt), and so does a read past the end of the card's
+// memory. It says nothing about memory consistency within a warp or speed.
 #pragma once
 
 #include <ggml.h>
@@ -15,11 +16,12 @@
 #include "cuda/card.h"
 #include "int8_mma.h"
 #include "mma.h"
+#include "warp.h"
 
 #define __global__
 #define __device__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
     unsigned x, y, z;
@@ -36,58 +38,66 @@ struct alignas(16) uint4 {
 
 extern dim3 threadIdx, blockIdx, gridDim;
 
-void __syncthreads();
-
 namespace dgemma::cuda {
 
-/// Every lane of a warp gives eight bytes and takes those of lane `from`.
-uint64_t exchange(uint64_t value, int from);
-int lane();
-
 template <typename T>
-T exchange_value(T value, int from) {
+T exchange_value(T value, int from, Place place) {
     uint64_t bits = 0;
     std::memcpy(&bits, &value, sizeof value);
-    bits = exchange(bits, from);
+    bits = exchange(bits, from, place);
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
+void wait_for_block(Place place);
+
 /// Runs body() once for each thread of each block.
 void run_blocks(dim3 blocks, int threads, const std::function<void()>& body);
+/// Error where a card would not launch them.
+void check_launch(dim3 blocks, int threads);
+
+/// Queues work, which is done when the stream is waited for.
+void give(const Stream& stream, std::function<void()> work);
 
 inline dim3 grid(int x, int y) { return {static_cast<unsigned>(x), static_cast<unsigned>(y), 1}; }
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Stream& /*stream*/, Arguments... arguments) {
-    run_blocks(blocks, threads, [&] { kernel(arguments...); });
+void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Stream& stream, Arguments... arguments) {
+    check_launch(blocks, threads);
+    give(stream, [=] { run_blocks(blocks, threads, [&] { kernel(arguments...); }); });
 }
 
 }  // namespace dgemma::cuda
 
+// Where they are called from is the last argument of each.
+
+inline void __syncthreads(dgemma::cuda::Place place = dgemma::cuda::here()) { dgemma::cuda::wait_for_block(place); }
+
 template <typename T>
-T __shfl_sync(unsigned /*mask*/, T value, int from) {
-    return dgemma::cuda::exchange_value(value, from);
+T __shfl_sync(unsigned /*mask*/, T value, int from, dgemma::cuda::Place place = dgemma::cuda::here()) {
+    return dgemma::cuda::exchange_value(value, from, place);
 }
 
 template <typename T>
-T __shfl_xor_sync(unsigned /*mask*/, T value, int lanes) {
-    return dgemma::cuda::exchange_value(value, dgemma::cuda::lane() ^ lanes);
+T __shfl_xor_sync(unsigned /*mask*/, T value, int lanes, dgemma::cuda::Place place = dgemma::cuda::here()) {
+    return dgemma::cuda::exchange_value(value, dgemma::cuda::lane() ^ lanes, place);
 }
 
 template <typename T>
-T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes) {
+T __shfl_up_sync(unsigned /*mask*/, T value, unsigned lanes, dgemma::cuda::Place place = dgemma::cuda::here()) {
     const int from = dgemma::cuda::lane() - static_cast<int>(lanes);
-    return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from);
+    return dgemma::cuda::exchange_value(value, from < 0 ? dgemma::cuda::lane() : from, place);
 }
 
-inline void __syncwarp() { dgemma::cuda::exchange(0, dgemma::cuda::lane()); }
+inline void __syncwarp(dgemma::cuda::Place place = dgemma::cuda::here()) {
+    dgemma::cuda::exchange(0, dgemma::cuda::lane(), place);
+}
 
 template <typename T>
-unsigned __match_any_sync(unsigned /*mask*/, T value) {
+unsigned __match_any_sync(unsigned /*mask*/, T value, dgemma::cuda::Place place = dgemma::cuda::here()) {
     unsigned same = 0;
     for (int from = 0; from < 32; ++from) {
-        same |= (dgemma::cuda::exchange_value(value, from) == value ? 1u : 0u) << from;
+        same |= (dgemma::cuda::exchange_value(value, from, place) == value ? 1u : 0u) << from;
     }
     return same;
 }
@@ -116,8 +126,11 @@ inline unsigned __float_as_uint(float value) {
     return bits;
 }
 
-/// To the nearest, 0 for what is not a number.
-inline int __float2int_rn(float value) { return value == value ? static_cast<int>(std::nearbyint(value)) : 0; }
+/// To the nearest, the last whole number where there is none, 0 for what is not a number.
+inline int __float2int_rn(float value) {
+    if (!(std::fabs(value) < 0x1p31f)) return value > 0 ? INT32_MAX : value < 0 ? INT32_MIN : 0;
+    return static_cast<int>(std::nearbyint(value));
+}
 
 struct __half {
     uint16_t bits;

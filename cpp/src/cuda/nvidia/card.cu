@@ -1,19 +1,35 @@
 #include <memory>
 
+#include "check.h"
 #include "cuda/card.h"
 #include "dgemma/dgemma.h"
-#include "runtime.h"
 
 namespace dgemma::cuda {
 namespace {
 
 __global__ void nothing() {}
 
+/// The runtime keeps a failed call's error for the next cudaGetLastError(): a launch that has nothing to do with it
+/// would be taken for the one that failed.
+void forget_error() { cudaGetLastError(); }
+
 /// Whether this build has code for the current card.
 bool has_code() {
     cudaFuncAttributes attributes{};
     const bool found = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess;
-    cudaGetLastError();  // not to be met by the next check
+    forget_error();
+    return found;
+}
+
+/// Whether it has for any of them; the current one, which is asked first, stays the current one.
+bool has_code_for_any(int n_cards) {
+    if (has_code()) return true;
+    int current = 0;
+    cudaGetDevice(&current);
+    bool found = false;
+    for (int card = 0; card < n_cards && !found; ++card) found = cudaSetDevice(card) == cudaSuccess && has_code();
+    cudaSetDevice(current);
+    forget_error();
     return found;
 }
 
@@ -32,6 +48,7 @@ void use_card_of_backend(ggml_backend_t backend) {
 
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
+    forget_error();
     throw BackendError(std::string("CUDA: ") + what + " (" + cudaGetErrorString(status) +
                        "); n_gpu_layers=0 runs on the CPU alone");
 }
@@ -39,10 +56,11 @@ void check(cudaError_t status, const char* what) {
 std::string why_unavailable() {
     int n_cards = 0;
     const cudaError_t status = cudaGetDeviceCount(&n_cards);
-    cudaGetLastError();
+    forget_error();
     if (status == cudaSuccess && n_cards > 0) {
-        return has_code() ? ""
-                          : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
+        return has_code_for_any(n_cards)
+                   ? ""
+                   : "dgemma's CUDA kernels were not built for this card (-DCMAKE_CUDA_ARCHITECTURES=native)";
     }
     if (status == cudaErrorInsufficientDriver) {
         return "the NVIDIA driver is missing, or older than the CUDA " + std::to_string(CUDART_VERSION / 1000) +
@@ -67,7 +85,10 @@ bool would_run_on(const std::string& device) {
 void use_card_of(const void* pointer) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, pointer), "an address could not be looked up");
-    if (attributes.type != cudaMemoryTypeDevice) throw BackendError("CUDA: the logits are not in a card's memory");
+    // Managed: ggml's with GGML_CUDA_ENABLE_UNIFIED_MEMORY.
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
+        throw BackendError("CUDA: what the kernels read is not in a card's memory");
+    }
     check(cudaSetDevice(attributes.device), "the card could not be selected");
 }
 
@@ -75,14 +96,18 @@ void* allocate(size_t n_bytes) {
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, n_bytes);
     if (status == cudaErrorMemoryAllocation) {
+        forget_error();
         throw BackendError("CUDA: not enough memory on the card for " + std::to_string((n_bytes >> 20) + 1) +
-                           " MiB of the sampler's buffers; a larger n_cpu_moe leaves more on the CPU");
+                           " MiB of the kernels' buffers; a larger n_cpu_moe leaves more on the CPU");
     }
     check(status, "memory could not be allocated");
     return memory;
 }
 
-void release(void* memory) noexcept { cudaFree(memory); }
+void release(void* memory) noexcept {
+    cudaFree(memory);
+    forget_error();
+}
 
 Stream::Stream() {
     cudaStream_t stream = nullptr;
@@ -90,7 +115,11 @@ Stream::Stream() {
     handle_ = stream;
 }
 
-Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(handle_)); }
+Stream::~Stream() {
+    cudaStreamSynchronize(static_cast<cudaStream_t>(handle_));  // what failed is told by wait() alone
+    cudaStreamDestroy(static_cast<cudaStream_t>(handle_));
+    forget_error();
+}
 
 void Stream::copy(void* to, const void* from, size_t n_bytes) const {
     check(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(handle_)), "a copy failed");

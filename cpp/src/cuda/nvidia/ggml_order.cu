@@ -1,7 +1,7 @@
 #include <cstring>
 
+#include "check.h"
 #include "cuda/ggml_order.h"
-#include "runtime.h"
 
 namespace dgemma::cuda {
 namespace {

@@ -7,13 +7,11 @@
 #include <mma.h>
 
 #include "async_copy.h"
+#include "check.h"
 #include "cuda/card.h"
 #include "int8_mma.h"
 
 namespace dgemma::cuda {
-
-/// BackendError with CUDA's own words where a call failed.
-void check(cudaError_t status, const char* what);
 
 inline dim3 grid(int x, int y) { return {static_cast<unsigned>(x), static_cast<unsigned>(y), 1}; }
 
