@@ -41,10 +41,10 @@ def test_it_is_the_mean_of_the_rows(card, kind: str, type: str, max_kept: int) -
     check(step, step.solved_by(card))
 
 
-@pytest.mark.parametrize(("n", "vocab"), [(1, 1), (3, 63), (5, 4100), (2, 16400)])
+@pytest.mark.parametrize(("n", "vocab"), [(1, 1), (3, 63), (5, 4100), (2, 16400), (3, 69700)])
 @pytest.mark.parametrize("max_kept", [4096, 100])
 def test_sizes(card, n: int, vocab: int, max_kept: int) -> None:
-    """Chunks of 4096 tokens, slabs of 16384."""
+    """Chunks of 4096 tokens, of which a row's eight blocks take every eighth, slabs of 16384."""
     step = problem("mixed", n, vocab, "F32", 40, max_kept=max_kept)
     check(step, step.solved_by(card))
 

@@ -23,7 +23,11 @@ CASES = [
     ("runs_on_the_first", "no"),
     ("runs_on_another_make", "no"),
     # What failed says so once, and not again at the next launch.
-    ("after_a_full_gpu", "CUDA: not enough memory on the card for 3 MiB of the kernels' buffers"),
+    (
+        "after_a_full_gpu",
+        "CUDA: not enough memory on the card for 3 MiB of the kernels' buffers; a larger n_cpu_moe leaves more on the "
+        "CPU",
+    ),
     ("after_a_failed_call", "launched"),
     ("order", "ggml records, wait, record, ggml waits"),
     ("order_with_another_ggml", "synchronise ggml, synchronise"),

@@ -5,9 +5,9 @@
 // most max_kept tokens is *sparse*: they are listed in the order of the vocabulary and summed in F32, in that order.
 // The others are *flat*: both factors are rounded to BF16 and multiplied by the tensor cores, slab by slab of the
 // vocabulary.
-//     count_chunk         [chunks, canvas] blocks; reads only the chunks whose maximum passes the cut
+//     count_chunks        [8, canvas] blocks; reads only the chunks whose maximum passes the cut
 //     place_rows          1 block: where each chunk's tokens go in its row's list; which rows are flat
-//     list_chunk          [chunks, canvas] blocks; reads those chunks again
+//     list_chunks         [8, canvas] blocks; reads those chunks again
 //     sum_rows            [hidden / 256, canvas] blocks
 //     spread_slab, multiply_slab for each slab, then write_flat; only where a row is flat
 // Every result is the same in every run: no sum depends on the order in which blocks finish.
