@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEEDS = range(4)
 CANVAS, N_EXPERTS = 256, 128
 EXPERT = {"gate_up": (2 * 704, 2816), "down": (2816, 704)}
