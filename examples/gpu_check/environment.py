@@ -29,7 +29,7 @@ RUNTIME = ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13")  # what a 
 
 
 def card_architecture() -> str:
-    """"90" for an H100, as the driver says of the first card."""
+    """ "90" for an H100, as the driver says of the first card."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
     if shutil.which(command[0]) is None:
         raise SystemExit("gpu-check needs an NVIDIA GPU: there is no nvidia-smi on this machine")
@@ -43,7 +43,9 @@ def find_archive(pack: Path) -> Path:
     """The one archive of ggml in a pack."""
     found = sorted(pack.glob(ARCHIVES))
     if len(found) != 1:
-        raise SystemExit(f"{pack} holds {len(found)} archives {ARCHIVES}, and one is needed: make gpu-pack GGML=ARCHIVE")
+        raise SystemExit(
+            f"{pack} holds {len(found)} archives {ARCHIVES}, and one is needed: make gpu-pack GGML=ARCHIVE"
+        )
     return found[0]
 
 
