@@ -1,0 +1,124 @@
+"""Kernels against their twins, NVIDIA's checkers over the same tests, and answers of the card against the CPU's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from .section import ROOT, Found
+
+CHOSEN = ["-k", "card and not emulated"]
+SEEDS = range(4)
+CHECKERS = ("memcheck", "racecheck", "synccheck")
+CHECKER_SECONDS = 60  # of one checker: it slows a kernel down up to a hundred times
+
+
+def cases(report: Path) -> Found:
+    """The kernels' tests on the card in a JUnit report: how many, and the names of those that did not pass."""
+    all_cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    on_card = [case for case in all_cases if "card" in case.get("name", "").partition("[")[2]]
+    failed = [case.get("name") for case in on_card if {child.tag for child in case} & {"failure", "error", "skipped"}]
+    return {"run": len(on_card), "failed": failed}
+
+
+def kernels(folder: Path) -> Found:
+    report = folder / "kernels.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda", *CHOSEN]
+    subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, stdout=sys.stderr)
+    return cases(report)
+
+
+def kernel_lines(found: Found) -> list[str]:
+    lines = [f"{found['run'] - len(found['failed'])} of {found['run']} tests of kernels against their twins pass."]
+    return lines + [f"- failed: `{name}`" for name in found["failed"]]
+
+
+def kernel_problem(found: Found) -> str:
+    if not found["run"]:
+        return "no test of a kernel ran on this card"
+    return f"{len(found['failed'])} kernels' tests differ from their twins on this card" if found["failed"] else ""
+
+
+def checkers(folder: Path) -> Found:
+    """Each checker over as many of the kernels' tests as its time allows; "absent" where the tool is."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return dict.fromkeys(CHECKERS, "absent")
+    return {name: _check(tool, name) for name in CHECKERS}
+
+
+def _check(tool: str, name: str) -> str:
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda", *CHOSEN]
+    command = [tool, "--tool", name, "--error-exitcode", "99", "--print-limit", "5", *tests]
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            process.wait(CHECKER_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+        output.seek(0)
+        text = output.read()
+    print(text, file=sys.stderr)
+    return verdict(process.returncode, text)
+
+
+def verdict(status: int, text: str) -> str:
+    """Of a checker that ended so: "clean", "unfinished, clean so far", "errors" or "failed"."""
+    if (
+        "========= Invalid" in text
+        or "========= Error: Race" in text
+        or "========= Barrier error" in text
+        or status == 99
+    ):
+        return "errors"
+    if status == -9:
+        return "unfinished, clean so far"
+    return "clean" if status == 0 else "failed"
+
+
+def checker_lines(found: Found) -> list[str]:
+    return [f"- {name}: {found[name]}" for name in CHECKERS]
+
+
+def checker_problem(found: Found) -> str:
+    bad = [name for name in CHECKERS if found[name] in ("errors", "failed")]
+    return f"compute-sanitizer's {', '.join(bad)} did not pass; log.txt has what it said" if bad else ""
+
+
+def answers(folder: Path) -> Found:
+    """Steps of answers with all layers on the card that decide as the CPU's do, until the first that does not."""
+    from dgemma.convert import convert
+    from random_checkpoint import CheckpointConfig, write_checkpoint
+
+    sys.path.insert(0, str(ROOT / "tests" / "cuda"))
+    from answers import generate
+
+    steps = equal = 0
+    with tempfile.TemporaryDirectory() as place:
+        model = Path(place, "random.gguf")
+        convert(write_checkpoint(Path(place, "checkpoint"), CheckpointConfig()), model, type="bf16")
+        for seed in SEEDS:
+            cpu, card = (generate(str(model), seed, layers=layers) for layers in (0, -1))
+            steps += len(cpu)
+            for one, other in zip(cpu, card, strict=False):
+                if (one["argmax"] != other["argmax"]).any() or (one["canvas"] != other["canvas"]).any():
+                    break
+                equal += 1
+    return {"seeds": len(SEEDS), "steps": steps, "equal_steps": equal}
+
+
+def answer_lines(found: Found) -> list[str]:
+    return [
+        f"{found['seeds']} seeds: {found['equal_steps']} of {found['steps']} steps decide as the CPU's before the "
+        "first that does not. The layers round differently there, so that close decisions may part."
+    ]
+
+
+def answer_problem(found: Found) -> str:
+    return "" if found["equal_steps"] else "no step of the card decided as the CPU's did"

@@ -1,0 +1,59 @@
+"""What a section of the report is, and how it is run: in a process of its own, which ggml-cuda ends on most errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+Found = dict[str, Any]
+# Products of float32 on the card are to be float32's, so that parity is of the engine and not of TF32. Plugins that
+# happen to be installed warn, and the project's tests take a warning for an error.
+ENVIRONMENT = {"NVIDIA_TF32_OVERRIDE": "0", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """``measure`` takes the report's folder and gives what ``json.dumps`` takes; ``lines`` are Markdown of that;
+    ``problem`` says in a sentence what is wrong with it, empty if nothing is. ``seconds``: the most it may take."""
+
+    name: str
+    title: str
+    measure: Callable[[Path], Found]
+    lines: Callable[[Found], list[str]]
+    problem: Callable[[Found], str]
+    seconds: int
+    environment: dict[str, str]
+
+
+def run_apart(section: Section, folder: Path) -> Found:
+    """What the section found, with its ``problem``; a process that ended, or took too long, is a problem too."""
+    command = [sys.executable, "-m", "gpu_check", str(folder), "--section", section.name]
+    log = folder / "log.txt"
+    try:
+        with log.open("a") as errors:
+            print(f"== {section.name}", file=errors, flush=True)
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **section.environment},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                timeout=section.seconds,
+            )
+    except subprocess.TimeoutExpired:
+        return {
+            "problem": f"{section.name} took more than {section.seconds} s and was ended; {log.name} has its output"
+        }
+    if done.returncode:
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        return {"problem": f"{section.name} ended with status {done.returncode}: {last}"}
+    found: Found = json.loads(done.stdout.strip().rpartition("\n")[2])
+    return {**found, "problem": section.problem(found)}
