@@ -14,6 +14,7 @@ from .section import ROOT, Found
 
 CHOSEN = ["-k", "card and not emulated"]
 SEEDS = range(4)
+MOST_NAMED = 20
 CHECKERS = ("memcheck", "racecheck", "synccheck")
 CHECKER_SECONDS = 60  # of one checker: it slows a kernel down up to a hundred times
 
@@ -21,9 +22,14 @@ CHECKER_SECONDS = 60  # of one checker: it slows a kernel down up to a hundred t
 def cases(report: Path) -> Found:
     """The kernels' tests on the card in a JUnit report: how many, and the names of those that did not pass."""
     all_cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    on_card = [case for case in all_cases if "card" in case.get("name", "").partition("[")[2]]
+    on_card = [case for case in all_cases if "card" in parameters(case.get("name", ""))]
     failed = [case.get("name") for case in on_card if {child.tag for child in case} & {"failure", "error", "skipped"}]
     return {"run": len(on_card), "failed": failed}
+
+
+def parameters(test: str) -> list[str]:
+    """Of a test's name: those of ``test_x[card-4096]`` are card and 4096; "one card" is a stand-in's placement."""
+    return test.partition("[")[2].rstrip("]").split("-")
 
 
 def kernels(folder: Path) -> Found:
@@ -35,7 +41,9 @@ def kernels(folder: Path) -> Found:
 
 def kernel_lines(found: Found) -> list[str]:
     lines = [f"{found['run'] - len(found['failed'])} of {found['run']} tests of kernels against their twins pass."]
-    return lines + [f"- failed: `{name}`" for name in found["failed"]]
+    lines += [f"- failed: `{name}`" for name in found["failed"][:MOST_NAMED]]
+    more = len(found["failed"]) - MOST_NAMED
+    return [*lines, f"- and {more} more, in gpu-check.json"] if more > 0 else lines
 
 
 def kernel_problem(found: Found) -> str:

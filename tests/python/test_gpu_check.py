@@ -123,6 +123,13 @@ def test_a_section_that_fails_leaves_the_others(tmp_path: Path) -> None:
     assert "**the card is gone**" in (tmp_path / "gpu-check.md").read_text()
 
 
+def test_a_long_list_of_failures_is_cut() -> None:
+    lines = proofs.kernel_lines({"run": 30, "failed": [f"test[card-{i}]" for i in range(25)]})
+    assert lines[0].startswith("5 of 30")
+    assert len(lines) == 22
+    assert lines[-1] == "- and 5 more, in gpu-check.json"
+
+
 def test_no_kernel_is_no_proof() -> None:
     assert "no test of a kernel ran" in proofs.kernel_problem({"run": 0, "failed": []})
 
@@ -143,7 +150,7 @@ def test_the_kernels_tests_are_counted(tmp_path: Path) -> None:
     """Those on a card only; one that was skipped is no proof."""
     (tmp_path / "k.xml").write_text(
         '<testsuites><testsuite><testcase name="a[card-1]"/><testcase name="b[card-2]"><skipped/></testcase>'
-        '<testcase name="c[emulated]"/><testcase name="d_card"/></testsuite></testsuites>'
+        '<testcase name="c[emulated]"/><testcase name="e[one card]"/><testcase name="d_card"/></testsuite></testsuites>'
     )
     assert proofs.cases(tmp_path / "k.xml") == {"run": 2, "failed": ["b[card-2]"]}
 

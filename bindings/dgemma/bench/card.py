@@ -23,9 +23,10 @@ def device_limits(device: str, *, copy_bytes: int = _COPY_BYTES, side: int = _SI
     from .._native import core
 
     copied = min(core.time_copy(device, copy_bytes, _COPIES))
-    return {"copy_bytes_per_second": 2 * copy_bytes / copied} | {
-        name: _product_rate(device, type, side) for name, type in _TYPES.items()
-    }
+    limits: dict[str, float | None] = {"copy_bytes_per_second": 2 * copy_bytes / copied}
+    for name, type in _TYPES.items():
+        limits[name] = _product_rate(device, type, side)
+    return limits
 
 
 def _product_rate(device: str, type: str, side: int) -> float:
