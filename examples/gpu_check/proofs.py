@@ -34,9 +34,11 @@ def parameters(test: str) -> list[str]:
 
 def kernels(folder: Path) -> Found:
     report = folder / "kernels.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda", *CHOSEN]
-    subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, stdout=sys.stderr)
-    return cases(report)
+    report.unlink(missing_ok=True)  # an earlier run's would stand for this one, should pytest be ended
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/cuda", *CHOSEN]
+    done = subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, stdout=sys.stderr)
+    found = cases(report) if report.exists() else {"run": 0, "failed": []}
+    return {**found, "status": done.returncode}
 
 
 def kernel_lines(found: Found) -> list[str]:
@@ -47,6 +49,8 @@ def kernel_lines(found: Found) -> list[str]:
 
 
 def kernel_problem(found: Found) -> str:
+    if found["status"] not in (0, 1):  # 1: some failed
+        return f"the kernels' tests were ended with status {found['status']}; log.txt says in which"
     if not found["run"]:
         return "no test of a kernel ran on this card"
     return f"{len(found['failed'])} kernels' tests differ from their twins on this card" if found["failed"] else ""

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import experts, parity, proofs, step, whole
-from .section import ENVIRONMENT, Found, Section, run_apart
-
-TIMED: dict[str, str] = {}  # the user's own settings
+from .section import ENVIRONMENT, TIMED, Found, Section, run_apart
 
 
 def _section(name: str, title: str, module: Any, stem: str, seconds: int, env: dict[str, str] = ENVIRONMENT) -> Section:

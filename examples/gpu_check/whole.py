@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .card import PeakMemory
-from .section import ROOT, Found
+from .section import ON_CARD, ROOT, Found
 
 N_CTX = 8192
 PREFIX = 1024
@@ -37,28 +37,39 @@ def memory(folder: Path) -> Found:
         # Only now: this process must not have asked CUDA for anything when the watch begins.
         from dgemma import Engine, GenerationConfig
 
-        with Engine(MODEL, n_ctx=N_CTX, n_gpu_layers=-1) as engine:
+        with Engine(MODEL, n_ctx=N_CTX, **ON_CARD) as engine:
             session = engine.session()
             prompt = [2 + i % 1000 for i in range(PREFIX)]
             config = GenerationConfig(max_denoising_steps=4, confidence_threshold=0.0)
             for _ in session.generate(prompt, max_new_tokens=engine.info.canvas_length, seed=1, config=config):
                 pass
-            planned = engine.memory
+            planned, allocated = engine.plan.memory, engine.memory
             time.sleep(0.5)  # a look at the driver's figure while all is there
-    return {"n_ctx": N_CTX, "driver_bytes": driver.taken, "other_bytes": driver.before, "allocated": planned}
+    return {"n_ctx": N_CTX, "driver_bytes": driver.taken, "other_bytes": driver.before, "planned": planned, "allocated": allocated}
+
+
+def planned_bytes(found: Found) -> int:
+    """On cards, but for what the plan keeps free for the driver."""
+    planned = found["planned"].items()
+    return sum(n for device, uses in planned if device != "CPU" for use, n in uses.items() if use != "reserve")
 
 
 def memory_lines(found: Found) -> list[str]:
-    rows = [(device, use, n) for device, uses in found["allocated"].items() for use, n in uses.items() if n]
-    lines = [
-        f"A session of {found['n_ctx']} positions: the driver's figure rose by {found['driver_bytes'] / 1e9:.2f} GB "
-        f"(at most {MOST_BYTES / 1e9:.1f}); {found['other_bytes'] / 1e9:.2f} GB were in use before. What dgemma says "
-        "that it allocated, so that the rest is the driver's context, kernels and ggml-cuda's pools:",
-        "",
-        "| device | for | GB |",
-        "|---|---|---:|",
+    taken, planned = found["driver_bytes"], planned_bytes(found)
+    rows = [
+        (device, use, n, found["allocated"].get(device, {}).get(use, 0))
+        for device, uses in found["planned"].items()
+        for use, n in uses.items()
     ]
-    return lines + [f"| {device} | {use} | {n / 1e9:.3f} |" for device, use, n in rows]
+    lines = [
+        f"A session of {found['n_ctx']} positions: the driver's figure rose by {taken / 1e9:.3f} GB (at most "
+        f"{MOST_BYTES / 1e9:.1f}), {(taken - planned) / 1e9:+.3f} beside the {planned / 1e9:.3f} planned: the driver's "
+        f"context, kernels and ggml-cuda's pools. {found['other_bytes'] / 1e9:.3f} GB were in use before.",
+        "",
+        "| device | for | planned, GB | allocated, GB |",
+        "|---|---|---:|---:|",
+    ]
+    return lines + [f"| {device} | {use} | {n / 1e9:.3f} | {got / 1e9:.3f} |" for device, use, n, got in rows if n + got]
 
 
 def memory_problem(found: Found) -> str:
@@ -75,7 +86,9 @@ def bench(folder: Path) -> Found:
         "-m",
         str(MODEL),
         "-ngl",
-        "-1",
+        "all",
+        "-mg",
+        "0",
         "--json",
     ]
     command += ["-p", str(PREFIX), "--steps", "8"]
