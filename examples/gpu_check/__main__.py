@@ -1,6 +1,6 @@
 """Proves dgemma on a machine with an NVIDIA GPU, and times it there; ``make gpu-check`` runs this.
 
-    PYTHONPATH=examples python -m gpu_check FOLDER [--only NAME …] [--keep]
+    PYTHONPATH=examples python -m gpu_check FOLDER [--only NAME …] [--within SECONDS] [--keep]
 
 Each section runs in a process of its own. FOLDER/gpu-check.json and gpu-check.md are written after each section, and
 log.txt holds what the sections said. One that fails is a sentence in the report, and the exit status is 1 at the end.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}; again for more"
     )
+    parser.add_argument(
+        "--within", type=float, default=math.inf, metavar="SECONDS", help="for all sections; unlimited if absent"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the file of full size")
     parser.add_argument("--section", choices=names, help=argparse.SUPPRESS)  # one section, here; its JSON on stdout
     args = parser.parse_args(arguments)
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     (args.folder / "log.txt").unlink(missing_ok=True)
     chosen = [section for section in SECTIONS if not args.only or section.name in args.only]
-    report = make_report(args.folder, card, chosen)
+    report = make_report(args.folder, card, chosen, within=args.within)
     if not args.keep:
         MODEL.unlink(missing_ok=True)
     print(markdown(report, chosen))

@@ -103,10 +103,10 @@ def parity_lines(found: Found) -> list[str]:
     lines = [
         "All layers on the card, the first step of each block; rms error of the median row against transformers. The "
         f"bound is {MARGIN:.0f} times what {IN_ATTENTION} roundings to F16 a layer do, and for smaller weights "
-        f"{PRODUCTS} products a layer that round both sides to their type. Bytes on the CPU say what the scheduler "
-        "left there.",
+        f"{PRODUCTS} products a layer that round both sides to their type. Apart: the card and the CPU's engine. "
+        "Bytes on the CPU say what the scheduler left there.",
         "",
-        "| fixture | weights | mode | rms error | bound | the CPU's | card and CPU apart | largest error | on the CPU |",
+        "| fixture | weights | mode | rms error | bound | the CPU's | apart | largest error | on the CPU |",
         "|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in found["cases"]:

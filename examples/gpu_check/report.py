@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,12 +38,18 @@ def make_report(
     card: dict[str, str],
     sections: Sequence[Section] = SECTIONS,
     run: Callable[[Section, Path], Found] = run_apart,
+    within: float = math.inf,
 ) -> dict[str, Any]:
-    """Every section, whatever became of those before it; FOLDER/gpu-check.json and .md are written after each."""
+    """Every section, whatever became of those before it; FOLDER/gpu-check.json and .md are written after each. A
+    section may take its own seconds or what is left of ``within``, and is not begun where that is nothing."""
+    end = time.monotonic() + within
     date = datetime.now(timezone.utc).isoformat(timespec="minutes")
     report: dict[str, Any] = {"date": date, "device": card, "sections": {}}
     for section in sections:
-        report["sections"][section.name] = run(section, folder)
+        left = end - time.monotonic()
+        late = {"problem": f"{section.name} was not begun: the {within:.0f} s of --within were over"}
+        bounded = replace(section, seconds=min(section.seconds, left))
+        report["sections"][section.name] = run(bounded, folder) if left > 0 else late
         (folder / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n")
         (folder / "gpu-check.md").write_text(markdown(report, sections))
     return report

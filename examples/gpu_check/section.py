@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 Found = dict[str, Any]
-# Everything on the first card, or a refusal that says what is missing: what is left on the CPU proves and times nothing.
+# Everything on the first card, or a refusal that says what is missing: what is left on the CPU proves nothing.
 ON_CARD = {"n_gpu_layers": 2**31 - 1, "main_gpu": 0}
 # nvidia-smi's order of cards, so that the first is the same one for both.
 TIMED = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -33,7 +33,7 @@ class Section:
     measure: Callable[[Path], Found]
     lines: Callable[[Found], list[str]]
     problem: Callable[[Found], str]
-    seconds: int
+    seconds: float
     environment: dict[str, str]
 
 
@@ -63,7 +63,7 @@ def run_apart(section: Section, folder: Path) -> Found:
             )
     except subprocess.TimeoutExpired:
         return {
-            "problem": f"{section.name} took more than {section.seconds} s and was ended; {log.name} has its output"
+            "problem": f"{section.name} took more than {section.seconds:.0f} s and was ended; {log.name} has its output"
         }
     if status:
         last = log.read_text(errors="replace").strip().rpartition("\n")[2]

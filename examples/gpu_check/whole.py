@@ -13,6 +13,8 @@ from .card import PeakMemory
 from .section import ON_CARD, ROOT, Found
 
 N_CTX = 8192
+PLACEMENT = ON_CARD
+BENCH_PLACEMENT = ("-ngl", "all", "-mg", "0")  # the same on the command line
 PREFIX = 1024
 MOST_BYTES = 18.0e9
 MODEL = ROOT / "build" / "full-size.gguf"  # not in the report's folder, which travels
@@ -37,7 +39,7 @@ def memory(folder: Path) -> Found:
         # Only now: this process must not have asked CUDA for anything when the watch begins.
         from dgemma import Engine, GenerationConfig
 
-        with Engine(MODEL, n_ctx=N_CTX, **ON_CARD) as engine:
+        with Engine(MODEL, n_ctx=N_CTX, **PLACEMENT) as engine:
             session = engine.session()
             prompt = [2 + i % 1000 for i in range(PREFIX)]
             config = GenerationConfig(max_denoising_steps=4, confidence_threshold=0.0)
@@ -45,7 +47,13 @@ def memory(folder: Path) -> Found:
                 pass
             planned, allocated = engine.plan.memory, engine.memory
             time.sleep(0.5)  # a look at the driver's figure while all is there
-    return {"n_ctx": N_CTX, "driver_bytes": driver.taken, "other_bytes": driver.before, "planned": planned, "allocated": allocated}
+    return {
+        "n_ctx": N_CTX,
+        "driver_bytes": driver.taken,
+        "other_bytes": driver.before,
+        "planned": planned,
+        "allocated": allocated,
+    }
 
 
 def planned_bytes(found: Found) -> int:
@@ -69,7 +77,9 @@ def memory_lines(found: Found) -> list[str]:
         "| device | for | planned, GB | allocated, GB |",
         "|---|---|---:|---:|",
     ]
-    return lines + [f"| {device} | {use} | {n / 1e9:.3f} | {got / 1e9:.3f} |" for device, use, n, got in rows if n + got]
+    return lines + [
+        f"| {device} | {use} | {n / 1e9:.3f} | {got / 1e9:.3f} |" for device, use, n, got in rows if n + got
+    ]
 
 
 def memory_problem(found: Found) -> str:
@@ -85,10 +95,7 @@ def bench(folder: Path) -> Found:
         "bench",
         "-m",
         str(MODEL),
-        "-ngl",
-        "all",
-        "-mg",
-        "0",
+        *BENCH_PLACEMENT,
         "--json",
     ]
     command += ["-p", str(PREFIX), "--steps", "8"]

@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from gpu_check import environment, pack, proofs, step, whole
 from gpu_check.card import device, used_bytes
 from gpu_check.parity import parity_lines, parity_problem
 from gpu_check.report import SECTIONS, make_report, markdown, problems
-from gpu_check.section import Found, Section, run_apart
+from gpu_check.section import Found, Section, run_apart, run_within
 
 ROOT = Path(__file__).parents[2]
 CARD = {"name": "NVIDIA H100", "driver_version": "580", "memory.total": "81559 MiB", "compute_cap": "9.0"}
@@ -36,7 +38,8 @@ BENCH: Found = {
     "load_seconds": 3.0,
     "peak_resident_bytes": None,
 }
-ROW = {"name": "short", "exact": True, "rms": 1e-4, "bound": 1e-3, "largest": 2e-3, "finite": True, "cpu_bytes": {}}
+ROW = {"name": "short", "type": "f32", "exact": True, "rms": 1e-4, "bound": 1e-3, "largest": 2e-3, "finite": True}
+ROW |= {"cpu_rms": 1e-6, "apart": 1.1e-4, "cpu_bytes": {}}
 LAYER: Found = {
     "gate_up": "Q4_K",
     "down": "Q5_0",
@@ -47,25 +50,29 @@ LAYER: Found = {
     "distance": 0.01,
 }
 FOUND: dict[str, Found] = {  # what each section finds where all is well
-    "kernels": {"run": 3, "failed": []},
+    "kernels": {"run": 3, "failed": [], "status": 0},
     "parity": {"cases": [ROW]},
-    "answers": {"seeds": 4, "steps": 40, "equal_steps": 39},
+    "answers": {"seeds": 4, "steps": 40, "equal_steps": 39, "first": {"argmax": 1.0, "canvas": 0.95}},
     "experts": {"layers": [LAYER]},
     "full_size": {"bytes": 16_800_000_000, "seconds": 20.0},
     "memory": {
         "n_ctx": 8192,
         "driver_bytes": 17_900_000_000,
         "other_bytes": 0,
-        "allocated": {"CUDA0": {"weights": 16_791_000_000, "reserve": 0}},
+        "planned": {"CUDA0": {"weights": 16_791_000_000, "kv": 430_000_000, "reserve": 500_000_000}, "CPU": {"kv": 0}},
+        "allocated": {"CUDA0": {"weights": 16_791_000_000, "kv": 429_000_000}},
     },
     "bench": BENCH,
     "step": {"card": "H100", "predicted": {"experts": {"floor": 1.0, "expected": 8.0}}, **step.measured(BENCH)},
     "checkers": {"memcheck": "clean", "racecheck": "unfinished, clean so far", "synccheck": "absent"},
 }
 WRONG: dict[str, tuple[Found, str]] = {
-    "kernels": ({"run": 3, "failed": ["test[card]"]}, "1 kernels' tests differ"),
-    "parity": ({"cases": [dict(ROW, rms=2e-3)]}, "not the reference's in short"),
-    "answers": ({"seeds": 4, "steps": 40, "equal_steps": 0}, "no step of the card"),
+    "kernels": ({"run": 3, "failed": ["test[card]"], "status": 1}, "1 kernels' tests differ"),
+    "parity": ({"cases": [dict(ROW, rms=2e-3)]}, "not the reference's in short (F32)"),
+    "answers": (
+        {"seeds": 4, "steps": 40, "equal_steps": 9, "first": {"argmax": 1.0, "canvas": 0.25}},
+        "only 25 % of the first step's decisions",
+    ),
     "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0"),
     "memory": (dict(FOUND["memory"], driver_bytes=18_100_000_000), "takes 18.10 GB of the card, more than 18.0"),
     "bench": (dict(BENCH, limits_of="CPU"), "not all layers lay on the card"),
@@ -86,9 +93,10 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
     assert text == markdown(report)
     assert "9 of 9 sections ran; nothing is wrong." in text
     for row in (
-        "| short | exact | 1.0e-04 | 1.0e-03 | 2.0e-03 | nothing |",
+        "| short | F32 | exact | 1.0e-04 | 1.0e-03 | 1.0e-06 | 1.1e-04 | 2.0e-03 | nothing |",
         "| Q4_K, Q5_0 | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
-        "| CUDA0 | weights | 16.791 |",
+        "| CUDA0 | kv | 0.430 | 0.429 |",
+        "rose by 17.900 GB (at most 18.0), +0.679 beside the 17.221 planned",
         "| experts | 4.00 | 500 | 25 % | 100000 | 150 % |",
         "| other | 4.00 |  |  |  | 150 % |",
         "| experts **off by more than a third** | 4.00 | 1.00 | 8.00 |",
@@ -131,7 +139,16 @@ def test_a_long_list_of_failures_is_cut() -> None:
 
 
 def test_no_kernel_is_no_proof() -> None:
-    assert "no test of a kernel ran" in proofs.kernel_problem({"run": 0, "failed": []})
+    assert "no test of a kernel ran" in proofs.kernel_problem({"run": 0, "failed": [], "status": 0})
+
+
+def test_tests_that_end_pytest_are_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the report that an earlier run left."""
+    (tmp_path / "kernels.xml").write_text('<testsuites><testcase name="a[card-1]"/></testsuites>')
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -ABRT $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert "were ended with status -6; log.txt" in proofs.kernel_problem(proofs.kernels(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -182,8 +199,46 @@ def test_a_section_runs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found == {
         "problem": "step ended with status 1: there are no times to set beside the prediction: the bench failed"
     }
-    late = Section(**{**BY_NAME["step"].__dict__, "seconds": 0})
+    late = replace(BY_NAME["step"], seconds=0)
     assert "step took more than 0 s" in run_apart(late, tmp_path)["problem"]
+
+
+def test_what_a_section_started_ends_with_it(tmp_path: Path) -> None:
+    """A bench that ran on would hold the card in the sections after it."""
+    read, write = os.pipe()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_within(["sh", "-c", "(sleep 3; echo alive >&2) & echo started >&2; wait"], 0.5, stderr=write)
+    os.close(write)
+    with open(read) as errors:
+        assert errors.read() == "started\n"  # and its end, once nobody is left to write
+
+
+def test_time_that_is_over(tmp_path: Path) -> None:
+    given = []
+
+    def run(section: Section, folder: Path) -> Found:
+        given.append(section.seconds)
+        return well(section, folder)
+
+    report = make_report(tmp_path, CARD, run=run, within=100.0)
+    assert max(given) <= 100.0
+    assert min(given) == BY_NAME["step"].seconds  # its own is less
+    report = make_report(tmp_path, CARD, run=run, within=0.0)
+    assert len(given) == len(SECTIONS)
+    assert problems(report)[0] == "kernels was not begun: the 0 s of --within were over"
+
+
+def test_agreement() -> None:
+    """Of two positions: equal for two steps, then not; and a first step that differs in one of its two."""
+    steps = [{"argmax": np.array([i, 5]), "canvas": np.array([7, i])} for i in range(3)]
+    parted = [*steps[:2], {"argmax": np.array([9, 5]), "canvas": steps[2]["canvas"]}]
+    other = [{"argmax": np.array([0, 6]), "canvas": steps[0]["canvas"]}]
+    assert proofs.agreement([(steps, parted), (steps, other)]) == {
+        "steps": 6,
+        "equal_steps": 2,
+        "first": {"argmax": 0.75, "canvas": 1.0},
+    }
+    assert proofs.agreement([(steps, steps)])["equal_steps"] == 3
 
 
 @pytest.fixture
