@@ -231,7 +231,7 @@ def test_time_that_is_over(tmp_path: Path) -> None:
 
 
 def test_agreement() -> None:
-    """Of two positions: equal for a step, then not, then by chance again; and a first step that differs in one of two."""
+    """Of two positions: equal for a step, then not, then again; and a first step that differs in one of two."""
     steps = [{"argmax": np.array([i, 5]), "canvas": np.array([7, i])} for i in range(3)]
     parted = [steps[0], {"argmax": np.array([9, 5]), "canvas": steps[1]["canvas"]}, steps[2]]
     other = [{"argmax": np.array([0, 6]), "canvas": steps[0]["canvas"]}]
