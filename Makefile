@@ -9,7 +9,7 @@ SOURCES := $(shell find cpp bindings convert quantize -name '*.py' -o -name '*.p
 CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quality sudoku test test-reference lint format bench bench-growth bench-quantize cuda-compile gpu-check clean
+.PHONY: help setup demo quality sudoku test test-reference lint format bench bench-growth bench-quantize cuda-compile gpu-check gpu-pack clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -86,10 +86,16 @@ bench-quantize: $(VENV)/installed $(REAL)/config.json ## Time quantising 4.8 GB 
 cuda-compile: $(VENV)/installed ## Compile the CUDA kernels (needs nvcc, no GPU) and write what they take into docs/cuda.md
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/make_cuda_table.py
 
-gpu-check: ## Prove the CUDA kernels on this machine's GPU, and time it; writes build/gpu-check
-	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu-check needs an NVIDIA GPU and its driver: nvidia-smi finds none here" >&2; exit 1; }
-	@$(MAKE) --no-print-directory $(RANDOM)/random.gguf
-	$(BIN)/python examples/gpu_check.py build/gpu-check --model $(RANDOM)/random.gguf
+# A ggml with CUDA has an environment of its own: pip's wheel in .venv is for the CPU alone. GPU_PYTHON=PATH names one that is there.
+GPU_VENV   := .venv-cuda
+GPU_PYTHON ?=
+gpu-check: ## Prove the CUDA kernels on this machine's GPU, and time it; writes build/gpu-check (PACK=FOLDER: without network)
+	@$(if $(GPU_PYTHON),:,$(PYTHON) examples/gpu_check/environment.py $(GPU_VENV) $(if $(PACK),--pack $(PACK)))
+	PYTHONPATH=examples $(or $(GPU_PYTHON),$(GPU_VENV)/bin/python) -m gpu_check build/gpu-check
+
+gpu-pack: ## Pack into build/gpu-pack what gpu-check needs on a machine without network; GGML=ARCHIVE of a ggml with CUDA
+	@test -n "$(GGML)" || { echo "make gpu-pack needs GGML=ARCHIVE, a tar of ggml with CUDA (docs/gpu-check.md)" >&2; exit 1; }
+	$(PYTHON) examples/gpu_check/pack.py build/gpu-pack --ggml $(GGML)
 
 clean: ## Remove what was built (not .venv)
 	rm -rf build

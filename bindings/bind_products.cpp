@@ -29,6 +29,25 @@ Array2<float> multiply_rows(const Weights& weights, const std::string& type, con
     return Array2<float>(data, {n, n_rows}, owner);
 }
 
+std::vector<double> time_product(const std::string& device, const Weights& weights, const std::string& type,
+                                 const Columns& columns, int n_nodes) {
+    const int64_t n_cols = static_cast<int64_t>(columns.shape(1));
+    if (weights.shape(1) != dgemma::row_bytes(type, n_cols)) {
+        throw nb::value_error("the weights' rows do not have as many values as the columns");
+    }
+    const nb::gil_scoped_release release;
+    return dgemma::time_product(device,
+                                {type,
+                                 static_cast<int64_t>(weights.shape(0)),
+                                 n_cols,
+                                 weights.data(),
+                                 static_cast<int64_t>(columns.shape(0)),
+                                 columns.data(),
+                                 nullptr,
+                                 {}},
+                                n_nodes);
+}
+
 Array2<float> norm_rows(const Columns& x, const Values& weight, float eps, int n_threads) {
     const size_t n = x.shape(0), n_cols = x.shape(1);
     if (weight.shape(0) != n_cols) throw nb::value_error("the weight does not have a value for each column");
@@ -79,6 +98,13 @@ Array3<float> attend_rows(const Heads& q, const Heads& k, const Heads& v, const 
 }  // namespace
 
 void init_products(nb::module_& m) {
+    m.def("time_copy", &dgemma::time_copy, "device"_a, "n_bytes"_a, "n_nodes"_a,
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Seconds of a copy of n_bytes on one of ggml's devices, of a few runs of a graph of n_nodes of them.");
+    m.def("time_product", &time_product, "device"_a, "weights"_a, "type"_a, "columns"_a, "n_nodes"_a,
+          nb::sig("def time_product(device: str, weights: NDArray[numpy.uint8], type: str, columns: "
+                  "NDArray[numpy.float32], n_nodes: int) -> list[float]"),
+          "The same of ggml's product of weights [rows, bytes] with columns [n, n_cols].");
     m.def("has_own_product", &dgemma::has_own_product, "type"_a,
           "Whether this processor has a kernel of ours for products with weights of a type.");
     m.def("product_kernels", &dgemma::product_kernels,

@@ -164,6 +164,16 @@ def gguf_places(path: str | os.PathLike[str]) -> tuple[list[tuple[str, int, int]
     Byte places of what read_gguf names: of each metadata entry (name, begin, end) in the first file, and of each tensor's data (index into paths, begin).
     """
 
+def time_copy(device: str, n_bytes: int, n_nodes: int) -> list[float]:
+    """
+    Seconds of a copy of n_bytes on one of ggml's devices, of a few runs of a graph of n_nodes of them.
+    """
+
+def time_product(device: str, weights: NDArray[numpy.uint8], type: str, columns: NDArray[numpy.float32], n_nodes: int) -> list[float]:
+    """
+    The same of ggml's product of weights [rows, bytes] with columns [n, n_cols].
+    """
+
 def has_own_product(type: str) -> bool:
     """
     Whether this processor has a kernel of ours for products with weights of a type.

@@ -107,7 +107,7 @@ def test_the_table_is_for_people(output: str) -> None:
         "commit a canvas",
         "sharp rows",
         "self conditioning",
-        "Limits of this machine",
+        "Limits of CPU",
         "planned beside",
     ):
         assert words in output

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import machine
+from .card import device_limits, layers_device
 from .work import step_work
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def measure(path: str | os.PathLike[str], plan: Plan, progress: Progress = lambd
     own = machine.own_bytes()
     report["own_bytes"] = own - before if own is not None and before is not None else None
     progress("limits")
-    report["limits"] = machine.limits(report["threads"])
+    card = layers_device(engine.memory)
+    report["limits_of"] = card or "CPU"
+    report["limits"] = machine.limits(report["threads"]) if card is None else device_limits(card)
     report["int8_kernel"] = machine.int8_kernel()
     progress("parts")
     report["parts"] = {

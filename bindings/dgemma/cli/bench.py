@@ -139,7 +139,7 @@ def _show(report: dict[str, Any], console: Console) -> None:
     for rows, parts in report["parts"].items():
         console.print(_parts_table(rows, parts, report["step_ms"][rows]["median"]), "", sep="\n")
     limits = ", ".join(f"{key.split('_')[0]} {value / 1e9:.0f}" for key, value in report["limits"].items() if value)
-    console.print(f"Limits of this machine, in 10^9 a second: {limits}", highlight=False)
+    console.print(f"Limits of {report['limits_of']}, in 10^9 a second: {limits}", highlight=False)
     console.print(f"int8 kernel: {report['int8_kernel'] or 'none'}", highlight=False)
     sizes = {
         "planned beside the weights": report["planned_bytes"],

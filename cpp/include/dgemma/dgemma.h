@@ -181,6 +181,12 @@ struct RowProduct {
 };
 void multiply_rows(const RowProduct& product);
 
+/// What one of ggml's devices reaches: seconds of a copy of n_bytes, and of a product, each of a few runs of a graph of
+/// n_nodes of them. RequestError for a device that is not there, BackendError where it cannot do this.
+std::vector<double> time_copy(const std::string& device, int64_t n_bytes, int n_nodes);
+/// `result` and `kernel` play no part.
+std::vector<double> time_product(const std::string& device, const RowProduct& product, int n_nodes);
+
 /// Whether this processor has a kernel of ours for attention over an F16 cache; ggml's is used otherwise.
 bool has_own_attention();
 
