@@ -138,6 +138,10 @@ class DevicePlan:
     def head(self) -> str: ...
 
     @property
+    def own_card_experts(self) -> bool:
+        """Whether our CUDA kernels compute the experts."""
+
+    @property
     def notes(self) -> list[str]:
         """What was asked for and cannot be had, a sentence each."""
 
@@ -312,7 +316,7 @@ class Session:
     def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]: ...
 
 class Engine:
-    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool, devices: DeviceRequest) -> None: ...
+    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool, own_card_experts: bool, devices: DeviceRequest) -> None: ...
 
     @property
     def info(self) -> ModelInfo: ...

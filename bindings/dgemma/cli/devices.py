@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.filesize import decimal
@@ -104,6 +104,10 @@ Split = Annotated[
     Any, _option("-ts --tensor-split", "N,N", "Layers of each GPU, as proportions: 3,1.", parser=_proportions)
 ]
 MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
+CardExperts = Annotated[
+    Literal["ggml", "own"],
+    _option("--card-experts", None, "Whose CUDA kernels compute the experts."),
+]
 Numa = Annotated[
     str | None,
     _option(

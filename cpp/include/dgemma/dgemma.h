@@ -236,6 +236,9 @@ struct EngineOptions {
     int n_batch = 0;      // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
     bool kv_f32 = false;  // F32 key/value cache instead of F16
     bool exact = false;   // F32 cache and nothing approximate: for comparing with a reference
+    /// The experts in our CUDA kernels, where one card holds the whole model; false: in ggml's, until a card has shown
+    /// where ours are faster (docs/cuda.md).
+    bool own_card_experts = false;
     DeviceRequest devices;
     /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).
     std::function<bool()> interrupted;
@@ -268,6 +271,7 @@ struct DevicePlan {
     MemoryUse memory;
     std::vector<Layer> layers;
     std::string head;
+    bool own_card_experts = false;   // as in EngineOptions, where it can be had
     std::vector<std::string> notes;  // what was asked for and cannot be had, a sentence each
 };
 

@@ -24,7 +24,7 @@ void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, gg
 uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens);
 
 /// From the router's logits [n, experts] and the experts' input x [n, hidden] to their weighted sums [n, hidden], all
-/// on the card and 16-byte aligned.
+/// on the card and 16-byte aligned. The sums may take x's place.
 struct ExpertPass {
     ExpertLayer layer;
     int n;

@@ -1,5 +1,6 @@
 // In place of all of cuda/ where the kernels are not built.
 #include "cuda/card_logits.h"
+#include "cuda/layer_experts.h"
 
 namespace dgemma {
 
@@ -28,6 +29,17 @@ uint64_t card_logits_bytes(const Model& /*model*/, const std::string& /*head*/, 
 
 std::string why_not_on_card(const Model& /*model*/, const std::string& head, int64_t /*max_tokens*/) {
     return head.rfind("CUDA", 0) == 0 ? cuda_unavailable() : "";
+}
+
+std::string why_no_layer_experts(const Model& /*model*/, const std::string& /*device*/, int64_t /*max_tokens*/) {
+    return cuda_unavailable();
+}
+
+uint64_t layer_experts_bytes(const Model& /*model*/, int64_t /*max_tokens*/) { return 0; }
+
+std::unique_ptr<OwnExperts> make_layer_experts(const Model& /*model*/, const Devices& /*devices*/,
+                                               int64_t /*max_tokens*/) {
+    return nullptr;
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/pieces.h"
+#include "graph/cut_graphs.h"
 #include "graph/masks.h"
 #include "graph/token_inputs.h"
 #include "model/model.h"
@@ -33,7 +34,8 @@ struct PassInputs {
 /// What every node builder needs. `x` below is always [hidden, n] F32.
 struct GraphScope {
     ggml_context* ctx;
-    ggml_cgraph* graph;
+    ggml_cgraph* graph;  // the one graph of the pass; null with `cuts`
+    CutGraphs* cuts;     // null: the pass is not cut
     const Hparams& h;
     const PassShape& shape;
     const PassInputs& inputs;
@@ -44,6 +46,12 @@ struct GraphScope {
     bool as_card;    // for measuring: as if every weight lay on a card
     bool exact;  // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
 };
+
+/// The graph that nodes are added to.
+ggml_cgraph* current_graph(const GraphScope& g);
+
+/// Ends a part of the pass at `node`, which it returns as what follows reads it.
+ggml_tensor* end_part_at(const GraphScope& g, ggml_tensor* node, const char* part, CutGraphs::Place place);
 
 /// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel
 /// (cpu/products.h), they are quantised once for all of them.
@@ -76,6 +84,9 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
 
 /// Layer i's attention over the cache, [hidden, n], before its post-norm. x is the normed input.
 ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x);
+
+/// What the router says of each expert before the softmax, [experts, n]: on the raw residual.
+ggml_tensor* build_router_logits(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);
 
 /// The mixture of experts, [hidden, n]: routed on the raw residual, computed on its norm.
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);

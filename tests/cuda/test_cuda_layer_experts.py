@@ -1,0 +1,95 @@
+"""Passes that are cut at their experts, which our kernels compute: the engine on a stand-in card that the emulation
+takes for its own, against the same engine with ggml's graph of the experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import answers
+import numpy as np
+import pytest
+from emulation import Emulation
+from engine.standin import build_cards
+
+from dgemma import Engine, RequestError
+from dgemma.convert import convert
+from oracle.cases import checkpoint_for, load_case
+
+HIDDEN, USED, EXPERT_FFN, CHUNK = 64, 2, 32, 256
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experts")
+    convert(checkpoint_for(load_case("early"), folder), folder / "early.gguf", type="q8_0")
+    return folder / "early.gguf"
+
+
+@pytest.fixture(scope="module")
+def found(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """In a process of its own: what is registered with ggml stays registered."""
+    process = Emulation()
+    both: dict[str, dict[str, Any]] = process.call(
+        "own_experts", model=str(model), library=str(build_cards(tmp_path_factory.mktemp("cards")))
+    )
+    process.close()
+    return both
+
+
+def test_each_computes_what_it_was_asked_for(found: dict[str, dict[str, Any]]) -> None:
+    assert found["own"]["whose"] == "own"
+    assert found["ggml"]["whose"] == "ggml"
+
+
+def typical(values: list[np.ndarray]) -> np.ndarray:
+    """Of each pass, the length of a position in the middle: a route that rounding turns moves some by much more."""
+    return np.array([np.median(np.linalg.norm(one, axis=1)) for one in values])
+
+
+def test_logits_are_as_near_to_exact_ones_as_ggmls(found: dict[str, dict[str, Any]], model: Path) -> None:
+    """Both passes, one token and many, conditioned and not. All engines but the exact one round rows to 8 bits."""
+    with Engine(model, n_ctx=600, n_threads=1, n_gpu_layers=0, exact=True) as engine:
+        exact = answers.pass_logits(engine.session(), engine.info.canvas_length)
+    ours, theirs = ([a - b for a, b in zip(found[name]["logits"], exact, strict=True)] for name in ("own", "ggml"))
+    assert (typical(ours) < 1.25 * typical(theirs)).all()
+    assert (typical(theirs) < 0.05 * typical(exact)).all()
+    assert (typical([a - b for a, b in zip(ours, theirs, strict=True)]) > 0).all()  # another kernel did it
+
+
+def test_an_answer_is_finite(found: dict[str, dict[str, Any]]) -> None:
+    assert all(np.isfinite(step["entropy"]).all() for step in found["own"]["steps"])
+    assert len(found["own"]["steps"]) > 3
+
+
+def test_the_graphs_between_the_experts_are_repeated(found: dict[str, dict[str, Any]]) -> None:
+    """As many graphs a step as layers and one, each as it was: what ggml-cuda asks before it replays."""
+    counts = [count for count in found["own"]["counts"] if count[0] > 1]
+    assert len(counts) > 3
+    assert {(ran, again) for _, ran, again in counts} == {(4, 4)}
+    assert {ran for step, ran, _ in found["ggml"]["counts"] if step > 1} == {1}
+
+
+def test_memory_is_within_the_plan(found: dict[str, dict[str, Any]]) -> None:
+    planned, taken = found["own"]["planned"]["CARD0"], found["own"]["taken"]["CARD0"]
+    assert taken["compute"] <= planned["compute"]
+    assert taken["compute"] > 0.9 * planned["compute"]
+    assert taken["compute"] >= CHUNK * USED * (HIDDEN * 4 + EXPERT_FFN)  # what our kernels have between them, at least
+    assert taken["sampler"] == planned["sampler"]
+
+
+def test_looking_on_by_part_changes_nothing(found: dict[str, dict[str, Any]]) -> None:
+    names = ["attention", "dense_ffn", "embedding", "experts", "head", "router", "self_conditioning"]
+    assert found["own"]["parts"] == found["ggml"]["parts"] == names
+    np.testing.assert_array_equal(found["own"]["by_part"], found["own"]["whole"])
+
+
+def test_what_stands_against_them_is_said(emulation: Emulation, model: Path, tmp_path: Path) -> None:
+    whose, said = emulation.call("experts_note", model=str(model), n_gpu_layers=0)
+    assert whose == "ggml"
+    assert said == ['card_experts is "own", but ggml computes the experts: no card holds the whole model']
+
+
+def test_another_word_is_refused(model: Path) -> None:
+    with pytest.raises(RequestError, match=r"^card_experts must be \"ggml\" or \"own\", not 'ours'$"):
+        Engine(model, card_experts="ours")  # type: ignore[arg-type]
