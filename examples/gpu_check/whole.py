@@ -90,6 +90,10 @@ def memory_problem(found: Found) -> str:
 
 
 def bench(folder: Path) -> Found:
+    return run_bench()
+
+
+def run_bench(*more: str) -> Found:
     command = [
         str(Path(sys.executable).with_name("dgemma")),
         "bench",
@@ -98,7 +102,7 @@ def bench(folder: Path) -> Found:
         *BENCH_PLACEMENT,
         "--json",
     ]
-    command += ["-p", str(PREFIX), "--steps", "8"]
+    command += ["-p", str(PREFIX), "--steps", "8", *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit("dgemma bench failed; its own sentence is in log.txt")
@@ -163,6 +167,48 @@ def part_line(name: str, part: dict[str, Any]) -> str:
 
 def bench_problem(found: Found) -> str:
     return "" if found["limits_of"] != "CPU" else "not all layers lay on the card: the bench's limits are the CPU's"
+
+
+def own_experts(folder: Path) -> Found:
+    """The same bench with the experts in our kernels, beside the bench before it in the report."""
+    theirs = json.loads((folder / "gpu-check.json").read_text())["sections"].get("bench", {})
+    if "parts" not in theirs:
+        raise SystemExit("there are no times to set beside those of our experts: the bench failed")
+    ours = run_bench("--card-experts", "own")
+    return {
+        "card_experts": ours["card_experts"],
+        "step_ms": {"ggml": medians(theirs["step_ms"]), "own": medians(ours["step_ms"])},
+        "encode_tokens_per_second": {
+            "ggml": medians(theirs["encode_tokens_per_second"]),
+            "own": medians(ours["encode_tokens_per_second"]),
+        },
+        "experts_ms": {
+            "ggml": sum(theirs["parts"]["sharp"][name]["ms"] for name in ("router", "experts")),
+            "own": sum(ours["parts"]["sharp"][name]["ms"] for name in ("router", "experts")),
+        },
+    }
+
+
+def medians(spreads: dict[str, Any]) -> dict[str, float]:
+    return {name: spread["median"] for name, spread in spreads.items()}
+
+
+def own_experts_lines(found: Found) -> list[str]:
+    steps, encode, part = found["step_ms"], found["encode_tokens_per_second"], found["experts_ms"]
+    rows = [(f"a step, {kind}, ms", steps["ggml"][kind], ms) for kind, ms in steps["own"].items()]
+    rows += [(f"encode {n} tokens, tokens/s", encode["ggml"][n], rate) for n, rate in encode["own"].items()]
+    rows.append(("router and experts of a sharp step, ms", part["ggml"], part["own"]))
+    return [
+        "The same file with the experts in our kernels (`--card-experts own`), every layer cut at them:",
+        "",
+        "| | ggml's experts | ours | ours take |",
+        "|---|---:|---:|---:|",
+        *(f"| {name} | {theirs:.2f} | {ours:.2f} | {100 * ours / theirs:.0f} % |" for name, theirs, ours in rows),
+    ]
+
+
+def own_experts_problem(found: Found) -> str:
+    return "" if found["card_experts"] == "own" else "our kernels did not compute the experts of the full-size file"
 
 
 def nothing_wrong(found: Found) -> str:

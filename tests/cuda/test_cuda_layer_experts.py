@@ -76,6 +76,8 @@ def test_memory_is_within_the_plan(found: dict[str, dict[str, Any]]) -> None:
     assert taken["compute"] > 0.9 * planned["compute"]
     assert taken["compute"] >= CHUNK * USED * (HIDDEN * 4 + EXPERT_FFN)  # what our kernels have between them, at least
     assert taken["sampler"] == planned["sampler"]
+    for whose in ("own", "ggml"):
+        assert not found[whose]["taken"]["CPU"].get("compute")  # the card does everything
 
 
 def test_looking_on_by_part_changes_nothing(found: dict[str, dict[str, Any]]) -> None:

@@ -38,4 +38,5 @@ def test_limits_are_those_of_the_one_card_that_holds_the_layers() -> None:
     assert layers_device({"CPU": cpu}) is None
     assert layers_device({"CUDA0": {"kv": 7}, "CPU": {"weights": 5, "kv": 0}}) == "CUDA0"
     assert layers_device({"CUDA0": {"kv": 7}, "CPU": cpu}) is None
+    assert layers_device({"CUDA0": {"kv": 7}, "CPU": {"weights": 5, "compute": 3}}) is None  # experts there
     assert layers_device({"CUDA0": {"kv": 7}, "CUDA1": {"kv": 7}, "CPU": {}}) is None

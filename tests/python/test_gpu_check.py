@@ -39,7 +39,7 @@ BENCH: Found = {
     "peak_resident_bytes": None,
 }
 ROW = {"name": "short", "type": "f32", "exact": True, "rms": 1e-4, "bound": 1e-3, "largest": 2e-3, "finite": True}
-ROW |= {"cpu_rms": 1e-6, "apart": 1.1e-4, "cpu_bytes": {}}
+ROW |= {"own_experts": False, "cpu_rms": 1e-6, "apart": 1.1e-4, "cpu_bytes": {}}
 LAYER: Found = {
     "gate_up": "Q4_K",
     "down": "Q5_0",
@@ -64,6 +64,12 @@ FOUND: dict[str, Found] = {  # what each section finds where all is well
     },
     "bench": BENCH,
     "step": {"card": "H100", "predicted": {"experts": {"floor": 1.0, "expected": 8.0}}, **step.measured(BENCH)},
+    "own_experts": {
+        "card_experts": "own",
+        "step_ms": {"ggml": {"first": 11.0, "sharp": 10.0}, "own": {"first": 8.0, "sharp": 7.5}},
+        "encode_tokens_per_second": {"ggml": {"1024": 5000.0}, "own": {"1024": 6000.0}},
+        "experts_ms": {"ggml": 6.0, "own": 3.0},
+    },
     "checkers": {"memcheck": "clean", "racecheck": "unfinished, clean so far", "synccheck": "absent"},
 }
 WRONG: dict[str, tuple[Found, str]] = {
@@ -76,6 +82,7 @@ WRONG: dict[str, tuple[Found, str]] = {
     "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0"),
     "memory": (dict(FOUND["memory"], driver_bytes=18_100_000_000), "takes 18.10 GB of the card, more than 18.0"),
     "bench": (dict(BENCH, limits_of="CPU"), "not all layers lay on the card"),
+    "own_experts": (dict(FOUND["own_experts"], card_experts="ggml"), "our kernels did not compute the experts"),
     "checkers": (dict(FOUND["checkers"], racecheck="errors"), "racecheck did not pass"),
 }
 BY_NAME = {section.name: section for section in SECTIONS}
@@ -91,7 +98,7 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "gpu-check.json").read_text()) == report
     text = (tmp_path / "gpu-check.md").read_text()
     assert text == markdown(report)
-    assert "9 of 9 sections ran; nothing is wrong." in text
+    assert "10 of 10 sections ran; nothing is wrong." in text
     for row in (
         "| short | F32 | exact | 1.0e-04 | 1.0e-03 | 1.0e-06 | 1.1e-04 | 2.0e-03 | nothing |",
         "| Q4_K, Q5_0 | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
@@ -102,6 +109,8 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
         "| experts **off by more than a third** | 4.00 | 1.00 | 8.00 |",
         "| other | 4.00 | | |",
         "add up to 80 % of the step's wall time",
+        "| a step, sharp, ms | 10.00 | 7.50 | 75 % |",
+        "| router and experts of a sharp step, ms | 6.00 | 3.00 | 50 % |",
         "- synccheck: absent",
     ):
         assert row in text, row

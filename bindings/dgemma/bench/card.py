@@ -40,6 +40,8 @@ def _product_rate(device: str, type: str, side: int) -> float:
 
 
 def layers_device(memory: Mapping[str, Mapping[str, int]]) -> str | None:
-    """Of ``Engine.memory``: the one card that holds keys and values of all layers; None where there is no such card."""
+    """Of ``Engine.memory``: the one card that holds keys and values of all layers, where the CPU computes nothing;
+    None where there is no such card."""
     holders = [device for device, uses in memory.items() if uses.get("kv")]
-    return holders[0] if len(holders) == 1 and holders[0] != "CPU" else None
+    works = memory.get("CPU", {}).get("compute", 0)
+    return holders[0] if len(holders) == 1 and holders[0] != "CPU" and not works else None

@@ -119,7 +119,8 @@ void CutGraphs::reserve(const std::vector<ggml_tensor*>& inputs) {
         for (int i = 0; i < ggml_graph_n_nodes(piece.graph); ++i) {
             const ggml_tensor* node = ggml_graph_node(piece.graph, i);
             if (ggml_backend_dev_supports_op(device, node)) continue;
-            throw BackendError(device_name(card_) + " cannot compute " + ggml_op_name(node->op));
+            throw BackendError(device_name(card_) + " cannot compute " + ggml_op_name(node->op) +
+                               ", which our experts leave to it; card_experts \"ggml\" gives it to the CPU");
         }
     }
 }
