@@ -74,7 +74,13 @@ uint64_t layer_experts_bytes(const Model& model, int64_t max_tokens) {
 }
 
 std::unique_ptr<OwnExperts> make_layer_experts(const Model& model, const Devices& devices, int64_t max_tokens) {
-    return std::make_unique<LayerExperts>(model, devices.get(model.head_device()), static_cast<int>(max_tokens));
+    ggml_backend_t card = devices.get(model.head_device());
+    if (!runs_on(card)) {  // the plan knows that some card has code
+        throw BackendError(device_name(card) +
+                           ": dgemma's CUDA kernels were not built for this card; card_experts "
+                           "\"ggml\" needs none");
+    }
+    return std::make_unique<LayerExperts>(model, card, static_cast<int>(max_tokens));
 }
 
 }  // namespace dgemma::cuda

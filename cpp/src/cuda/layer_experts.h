@@ -17,7 +17,7 @@ std::string why_no_layer_experts(const Model& model, const std::string& device, 
 /// What they take on the card.
 uint64_t layer_experts_bytes(const Model& model, int64_t max_tokens);
 
-/// On the head's card, which holds everything.
+/// On the head's card, which holds everything. BackendError where the kernels have no code for it, or memory is short.
 std::unique_ptr<OwnExperts> make_layer_experts(const Model& model, const Devices& devices, int64_t max_tokens);
 
 }  // namespace dgemma::cuda

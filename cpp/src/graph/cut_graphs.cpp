@@ -40,7 +40,7 @@ void CutGraphs::begin(ggml_context* ctx, int64_t n, bool by_part) {
         const int64_t width = i == kLogits ? n_experts_ : hidden_;
         places_[i] = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, width, n);
     }
-    dgemma::end_part(places_[kRows], "experts");
+    end_part(places_[kRows], "experts");
 }
 
 ggml_cgraph* CutGraphs::current() {
@@ -61,7 +61,7 @@ void CutGraphs::end_graph(int layer) {
     current_ = nullptr;
 }
 
-ggml_tensor* CutGraphs::end_part(ggml_tensor* node, Place place) {
+ggml_tensor* CutGraphs::cut_part(ggml_tensor* node, Place place) {
     if (!by_part_) return node;
     leave(node, place);
     end_graph(-1);
@@ -106,14 +106,7 @@ uint64_t CutGraphs::measure(const std::vector<ggml_tensor*>& inputs) {
     return fixed + most;
 }
 
-void CutGraphs::reserve(const std::vector<ggml_tensor*>& inputs) {
-    buffer_.reset(ggml_backend_alloc_buffer(card_, lasting_bytes(inputs)));
-    bool is_there = buffer_ != nullptr;
-    if (is_there) place_lasting(buffer_.get(), inputs);
-    for (const Piece& piece : pieces_) is_there = is_there && ggml_gallocr_reserve(allocator_.get(), piece.graph);
-    if (!is_there) {
-        throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less");
-    }
+void CutGraphs::check_supported() const {
     ggml_backend_dev_t device = ggml_backend_get_device(card_);
     for (const Piece& piece : pieces_) {
         for (int i = 0; i < ggml_graph_n_nodes(piece.graph); ++i) {
@@ -125,13 +118,24 @@ void CutGraphs::reserve(const std::vector<ggml_tensor*>& inputs) {
     }
 }
 
-void CutGraphs::allocate(const std::vector<ggml_tensor*>& inputs) {
+bool CutGraphs::reserve_graphs() {
+    return std::all_of(pieces_.begin(), pieces_.end(),
+                       [&](const Piece& piece) { return ggml_gallocr_reserve(allocator_.get(), piece.graph); });
+}
+
+bool CutGraphs::reserve(const std::vector<ggml_tensor*>& inputs) {
+    buffer_.reset(ggml_backend_alloc_buffer(card_, lasting_bytes(inputs)));
+    if (!buffer_) return false;
+    place_lasting(buffer_.get(), inputs);
+    return reserve_graphs();
+}
+
+bool CutGraphs::allocate(const std::vector<ggml_tensor*>& inputs) {
     place_lasting(buffer_.get(), inputs);
     // All of them first: memory that grows is another one, and what had an address in the old one would have lost it.
-    bool is_there = true;
-    for (const Piece& piece : pieces_) is_there = is_there && ggml_gallocr_reserve(allocator_.get(), piece.graph);
-    for (const Piece& piece : pieces_) is_there = is_there && ggml_gallocr_alloc_graph(allocator_.get(), piece.graph);
-    if (!is_there) throw BackendError("ggml could not allocate the graphs' memory");
+    return reserve_graphs() && std::all_of(pieces_.begin(), pieces_.end(), [&](const Piece& piece) {
+               return ggml_gallocr_alloc_graph(allocator_.get(), piece.graph);
+           });
 }
 
 ggml_status CutGraphs::start(NodeObserver* observer) {

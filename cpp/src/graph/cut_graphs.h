@@ -42,19 +42,21 @@ class CutGraphs {
     void leave(ggml_tensor* node, Place place);
     /// Leaves the last node of a part in its place and begins another graph, where that is wanted. Returns what
     /// follows reads.
-    ggml_tensor* end_part(ggml_tensor* node, Place place);
+    ggml_tensor* cut_part(ggml_tensor* node, Place place);
     /// Ends the graph: layer i's experts are computed next, and what follows reads residual and sums (rows) from their
     /// places.
     void cut(size_t layer);
     ggml_tensor* at(Place place) const { return places_[place]; }
 
-    /// Takes the memory that the pass needs, whose `inputs` no graph may write over. BackendError if it cannot be had,
-    /// or if the card cannot compute a node. No later pass may be larger.
-    void reserve(const std::vector<ggml_tensor*>& inputs);
+    /// BackendError if the card cannot compute a node.
+    void check_supported() const;
+    /// Takes the memory that the pass needs, whose `inputs` no graph may write over; false if it cannot be had. No
+    /// later pass may be larger.
+    bool reserve(const std::vector<ggml_tensor*>& inputs);
     /// What reserve() would take.
     uint64_t measure(const std::vector<ggml_tensor*>& inputs);
-    /// Gives every tensor its address.
-    void allocate(const std::vector<ggml_tensor*>& inputs);
+    /// Gives every tensor its address; false if it cannot.
+    bool allocate(const std::vector<ggml_tensor*>& inputs);
 
     /// Gives the card the whole pass. With an observer it is waited for at the end of each part.
     ggml_status start(NodeObserver* observer);
@@ -73,6 +75,7 @@ class CutGraphs {
     };
 
     void end_graph(int layer);
+    bool reserve_graphs();
     std::vector<ggml_tensor*> lasting(const std::vector<ggml_tensor*>& inputs) const;
     uint64_t lasting_bytes(const std::vector<ggml_tensor*>& inputs) const;
     void place_lasting(ggml_backend_buffer_t buffer, const std::vector<ggml_tensor*>& inputs) const;

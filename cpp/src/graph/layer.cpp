@@ -25,7 +25,7 @@ ggml_cgraph* current_graph(const GraphScope& g) { return g.cuts == nullptr ? g.g
 
 ggml_tensor* end_part_at(const GraphScope& g, ggml_tensor* node, const char* part, CutGraphs::Place place) {
     end_part(node, part);
-    return g.cuts == nullptr ? node : g.cuts->end_part(node, place);
+    return g.cuts == nullptr ? node : g.cuts->cut_part(node, place);
 }
 
 ggml_tensor* ProductInput::times(ggml_tensor* weight) {

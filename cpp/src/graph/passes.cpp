@@ -177,6 +177,7 @@ void PassRunner::build_nodes(const GraphScope& g) {
 }
 
 void PassRunner::check_supported() const {
+    if (cuts_) return cuts_->check_supported();
     for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph_, i);
         bool supported = false;
@@ -194,25 +195,21 @@ void PassRunner::check_supported() const {
 void PassRunner::reserve(int64_t n_tokens) {
     build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
     shape_ = {};  // measured only, not allocated: the first run builds its own
-    if (cuts_) return cuts_->reserve(card_inputs());
     check_supported();
-    if (!ggml_backend_sched_reserve(sched_.get(), graph_)) {
+    const bool is_there = cuts_ ? cuts_->reserve(card_inputs()) : ggml_backend_sched_reserve(sched_.get(), graph_);
+    if (!is_there) {
         throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less" +
                            std::string(devices_.started().size() > 1 ? ", and n_gpu_layers=0 none of a GPU" : ""));
     }
-    shape_ = {};  // measured only, not allocated: the first run builds its own
 }
 
 uint64_t PassRunner::measure(int64_t n_tokens, bool as_card) {
     build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()), as_card);
-    if (cuts_) {
-        shape_ = {};
-        return cuts_->measure(card_inputs());
-    }
+    shape_ = {};
+    if (cuts_) return cuts_->measure(card_inputs());
     check_supported();
     std::vector<size_t> sizes(devices_.started().size());
     ggml_backend_sched_reserve_size(sched_.get(), graph_, sizes.data());
-    shape_ = {};
     return std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
 }
 
@@ -247,12 +244,7 @@ TokenInputs PassRunner::prepare(int64_t n_tokens) {
 }
 
 void PassRunner::allocate() {
-    if (cuts_) {
-        cuts_->allocate(card_inputs());
-        allocated_ = true;
-        return;
-    }
-    allocated_ = ggml_backend_sched_alloc_graph(sched_.get(), graph_);
+    allocated_ = cuts_ ? cuts_->allocate(card_inputs()) : ggml_backend_sched_alloc_graph(sched_.get(), graph_);
     if (!allocated_) throw BackendError("ggml could not allocate the graph's memory");
 }
 

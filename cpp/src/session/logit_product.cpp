@@ -28,7 +28,7 @@ LogitProduct::LogitProduct(const Hparams& hparams, ggml_backend_t head, bool pla
     if (!buffer_) {
         throw BackendError(std::string(ggml_backend_name(head)) + ": not enough memory for the logits (" +
                            std::to_string(ggml_nbytes(tensor_) >> 20) +
-                           " MiB); a larger n_cpu_moe leaves more on the " + "CPU");
+                           " MiB); a larger n_cpu_moe leaves more on the CPU");
     }
 }
 
