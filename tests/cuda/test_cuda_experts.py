@@ -13,7 +13,7 @@ from dgemma import BackendError, RequestError
 from dgemma._core import cuda_unavailable, run_experts_on_card
 
 TYPES = ["Q4_K", "Q5_K", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"]
-KERNELS = ["choose_experts", "order_pairs", "quantise_groups", "gate_up_tile", "down_tile", "combine_vectors"]
+KERNELS = ["choose_experts", "order_pairs", "round_groups", "gate_up_tile", "down_tile", "combine_vectors"]
 WEIGHT_ROUNDING = 4e-6  # of a routing weight: F32 exponentials and sums
 # Of the whole result, by its length: activations of 8 bits, twice, where the values of a group differ in size. The
 # twin loses as much.

@@ -87,7 +87,7 @@ class _Step:
         )
 
     def own_experts(self, layer: str) -> Passing:
-        """``quantise_groups``, ``gate_up_tile``, ``down_tile``, ``combine_vectors``; and the change of queue back."""
+        """``round_groups``, ``gate_up_tile``, ``down_tile``, ``combine_vectors``; and the change of queue back."""
         _, gated, down = self._expert_values(layer)
         rounded, gated = self._hidden * _INT8 / _F32, gated * _INT8 / _F32
         kernels = Passing(4 + 2, (self._hidden, rounded, rounded, gated, gated, down, down, self._hidden))

@@ -56,7 +56,8 @@ CardExperts::CardExperts(const ExpertShape& shape, int most_tokens)
       products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
 
 std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
-    const Int8Rows rows{rows_.data(), row_scales_.data()}, gated{gated_.data(), gated_scales_.data()};
+    const ProductRows rows{Arithmetic::kInt8, rows_.data(), row_scales_.data()};
+    const ProductRows gated{Arithmetic::kInt8, gated_.data(), gated_scales_.data()};
     const ExpertShape shape = shape_;
     const Routes chosen = routes();
     const PairOrder pairs = order();
@@ -65,7 +66,7 @@ std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
         {"choose_experts",
          [=](const Stream& s) { route_tokens(shape, pass.n, pass.logits, pass.layer.expert_scale, chosen, s); }},
         {"order_pairs", [=](const Stream& s) { sort_pairs(shape, pass.n, chosen.experts, pairs, s); }},
-        {"quantise_groups", [=](const Stream& s) { quantise_rows(pass.x, pass.n, shape.hidden, rows, s); }},
+        {"round_groups", [=](const Stream& s) { round_rows(pass.x, pass.n, shape.hidden, rows, s); }},
         {"gate_up_tile",
          [=](const Stream& s) { multiply_gate_up(shape, pass.n, pass.layer.gate_up, pairs, rows, gated, s); }},
         {"down_tile",

@@ -60,7 +60,7 @@ class CardExperts {
     DeviceArray<int32_t> pairs_;
     DeviceArray<Tile> tiles_;
     DeviceArray<int32_t> n_tiles_;
-    DeviceArray<int8_t> rows_, gated_;
+    DeviceArray<uint8_t> rows_, gated_;
     DeviceArray<GroupScale> row_scales_, gated_scales_;
     DeviceArray<float> products_;
 };

@@ -1,6 +1,6 @@
 #include "cuda/expert_tile.cuh"
 #include "cuda/expert_weights.cuh"
-#include "cuda/int8_group.cuh"
+#include "cuda/row_group.cuh"
 #include "dgemma/dgemma.h"
 
 namespace dgemma::cuda {
@@ -29,7 +29,7 @@ struct DownRows {
 
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads)
-    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows values, Int8Rows gated) {
+    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
     __shared__ TileMemory<Groups> memory;
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
@@ -49,14 +49,13 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (int pair = at.warp; pair < tile.count; pair += kWarps) {
         const int64_t place = tile.first + pair;
-        store_group(memory.gated[pair][at.lane], gated.q + place * shape.ffn + first,
-                    gated.scales + (place * shape.ffn + first) / kGroupValues);
+        store_group(memory.gated[pair][at.lane], gated, (place * shape.ffn + first) / kGroupValues);
     }
 }
 
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads)
-    down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, Int8Rows gated, float* products) {
+    down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
     __shared__ TileMemory<Groups> memory;
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
@@ -137,7 +136,7 @@ bool has_expert_product(ggml_type type) {
 }
 
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
-                      const Int8Rows& rows, const Int8Rows& gated, const Stream& stream) {
+                      const ProductRows& rows, const ProductRows& gated, const Stream& stream) {
     with_groups(weights.type, [&](auto groups) {
         launch(gate_up_tile<decltype(groups)>, grid(shape.ffn / kGateRows, shape.most_tiles(n)), kThreads, stream,
                shape, weights, order, rows, gated);
@@ -145,7 +144,7 @@ void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weig
 }
 
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
-                   const Int8Rows& gated, float* products, const Stream& stream) {
+                   const ProductRows& gated, float* products, const Stream& stream) {
     with_groups(weights.type, [&](auto groups) {
         launch(down_tile<decltype(groups)>, grid(shape.hidden / kWeightRows, shape.most_tiles(n)), kThreads, stream,
                shape, weights, order, gated, products);

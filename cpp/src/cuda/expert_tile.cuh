@@ -55,7 +55,7 @@ union TileMemory {
 struct TileWork {
     const uint8_t* matrix;  // the expert's
     int64_t row_bytes;
-    Int8Rows values;
+    ProductRows values;
     int count, k;  // pairs, columns
 };
 
@@ -93,7 +93,7 @@ class StageCopy {
         for (int i = 0; i < kValueSteps; ++i) {
             const int pair = value_pair + i * kPairsAtOnce;
             const int64_t row = pair < work.count ? row_of(pair) : 0;
-            values_[i] = work.values.q + row * work.k + column;
+            values_[i] = reinterpret_cast<const int8_t*>(work.values.values) + row * work.k + column;
             first_value_[i] = pair < work.count ? column : work.k;
         }
         values_to_ = shared_address(&first.q[value_pair][column]);

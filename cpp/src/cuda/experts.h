@@ -5,7 +5,7 @@
 // rounded to 8 bits as cpu/int8_rows.h does. A token's k-th expert makes the *pair* token * used + k. One launch each:
 //     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times their scales
 //     order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
-//     quantise_groups  [n hidden / 256] blocks: the experts' input as 8-bit rows
+//     round_groups     [n hidden / 256] blocks: the experts' input as 8-bit rows
 //     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in that order
 //     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
 //     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
@@ -21,7 +21,7 @@
 
 #include <cstdint>
 
-#include "cuda/card.h"
+#include "cuda/product_rows.h"
 
 namespace dgemma::cuda {
 
@@ -29,7 +29,6 @@ constexpr int kMaxExperts = 256;  // a thread each
 constexpr int kMaxUsed = 32;      // a lane each
 constexpr int kTilePairs = 32;    // pairs that a block multiplies weights by
 constexpr int kWeightRows = 64;   // rows of a weight that it multiplies: of gate and up, 32 each
-constexpr int kGroupValues = 32;  // of an 8-bit row, that share a scale
 
 struct ExpertShape {
     int experts, used, hidden, ffn;
@@ -68,32 +67,18 @@ struct PairOrder {
     int32_t* n_tiles;  // [1]
 };
 
-/// value = d q, rounded to nearest; d = max |value| / 127 of its group. d_sum = d (sum of the group's q).
-struct alignas(8) GroupScale {
-    float d, d_sum;
-};
-
-/// Rows of k values. The 32 bytes of a group lie as the tensor cores take them: values 4j … 4j + 3 and
-/// 16 + 4j … 16 + 4j + 3 are bytes 8j … 8j + 7.
-struct Int8Rows {
-    int8_t* q;           // [rows, k], 16-byte aligned
-    GroupScale* scales;  // [rows, k / 32]
-};
-
 /// From the router's logits [n, experts] and the experts' own scales [experts].
 void route_tokens(const ExpertShape& shape, int n, const float* logits, const float* expert_scale, const Routes& routes,
                   const Stream& stream);
 void sort_pairs(const ExpertShape& shape, int n, const int32_t* experts, const PairOrder& order, const Stream& stream);
-/// x: [n, k] floats; where one is infinite or not a number, so is its group's d.
-void quantise_rows(const float* x, int n, int k, const Int8Rows& rows, const Stream& stream);
 
 /// gated [n used, ffn], row i for the pair pairs[i], from rows [n, hidden] and weights [experts, 2 ffn, hidden], the
 /// gate's rows first.
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
-                      const Int8Rows& rows, const Int8Rows& gated, const Stream& stream);
+                      const ProductRows& rows, const ProductRows& gated, const Stream& stream);
 /// products [n used, hidden], row i for pair i, from weights [experts, hidden, ffn].
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
-                   const Int8Rows& gated, float* products, const Stream& stream);
+                   const ProductRows& gated, float* products, const Stream& stream);
 /// sums [n, hidden] = the sum over k of weights[token, k] * products[token, k].
 void combine_pairs(const ExpertShape& shape, int n, const float* weights, const float* products, float* sums,
                    const Stream& stream);

@@ -1,4 +1,5 @@
-#include "cuda/int8_group.cuh"
+#include "cuda/block.cuh"
+#include "cuda/experts.h"
 
 namespace dgemma::cuda {
 namespace {
@@ -112,14 +113,6 @@ __global__ void __launch_bounds__(kThreads) order_pairs(const int32_t* experts, 
     count_pairs(experts, first, last, counts[warp], [&](int pair, int place) { order.pairs[place] = pair; });
 }
 
-/// A warp for each group.
-__global__ void __launch_bounds__(kThreads) quantise_groups(const float* x, int64_t n_groups, Int8Rows rows) {
-    const int64_t group = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-    if (group >= n_groups) return;
-    const float value = x[group * kGroupValues + threadIdx.x % kWarp];
-    store_group(value, rows.q + group * kGroupValues, rows.scales + group);
-}
-
 }  // namespace
 
 void route_tokens(const ExpertShape& shape, int n, const float* logits, const float* expert_scale, const Routes& routes,
@@ -130,12 +123,6 @@ void route_tokens(const ExpertShape& shape, int n, const float* logits, const fl
 
 void sort_pairs(const ExpertShape& shape, int n, const int32_t* experts, const PairOrder& order, const Stream& stream) {
     launch(order_pairs, grid(1, 1), kThreads, stream, experts, n * shape.used, order);
-}
-
-void quantise_rows(const float* x, int n, int k, const Int8Rows& rows, const Stream& stream) {
-    const int64_t n_groups = static_cast<int64_t>(n) * k / kGroupValues;
-    launch(quantise_groups, grid(static_cast<int>((n_groups + kWarps - 1) / kWarps), 1), kThreads, stream, x, n_groups,
-           rows);
 }
 
 }  // namespace dgemma::cuda
