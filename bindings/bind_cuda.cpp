@@ -1,4 +1,5 @@
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -137,6 +138,28 @@ nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_sca
     return found;
 }
 
+using DenseWeights = std::vector<std::pair<Rows, std::string>>;
+
+nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated) {
+    const size_t n = x.shape(0), k = x.shape(1);
+    dgemma::DenseJob job{static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated};
+    for (const auto& [rows, type] : weights) {
+        if (rows.shape(1) != dgemma::row_bytes(type, static_cast<int64_t>(k))) {
+            throw nb::value_error("the weights are not [rows, columns of x]");
+        }
+        job.weights.push_back({type, static_cast<int>(rows.shape(0)), rows.data()});
+    }
+    if (is_gated && weights.size() != 2) throw nb::value_error("a gate and up");
+    std::vector<std::vector<float>> results;
+    {
+        const nb::gil_scoped_release release;
+        results = dgemma::run_dense_on_card(job);
+    }
+    nb::list found;
+    for (const auto& result : results) found.append(to_numpy2<float>(result, result.size() / n));
+    return found;
+}
+
 /// The arguments that all functions of the experts have.
 const std::string kExpertArguments =
     "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], "
@@ -181,4 +204,9 @@ void init_cuda(nb::module_& m) {
         "down"_a, "down_type"_a, "n_runs"_a, nb::sig(timing.c_str()),
         "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
         "batches of n_runs, and how far apart their results are.");
+    m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a,
+          nb::sig("def run_dense_on_card(x: NDArray[numpy.float32], weights: collections.abc.Sequence[tuple["
+                  "NDArray[numpy.uint8], str]], is_gated: bool) -> list[NDArray[numpy.float32]]"),
+          "Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one "
+          "gelu(gate x) * (up x) of 8 bits. Raises BackendError where they cannot run.");
 }

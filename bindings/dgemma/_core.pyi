@@ -430,3 +430,8 @@ def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDAr
     """
     One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few batches of n_runs, and how far apart their results are.
     """
+
+def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool) -> list[NDArray[numpy.float32]]:
+    """
+    Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one gelu(gate x) * (up x) of 8 bits. Raises BackendError where they cannot run.
+    """

@@ -506,4 +506,20 @@ ExpertTimes time_experts(const ExpertJob& job, int n_runs);
 /// What they compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
 ExpertJobResult define_experts(const ExpertJob& job);
 
+/// Products of dense weights and the same rows, from and to the host's memory.
+struct DenseMatrix {
+    std::string type;
+    int rows;
+    const void* data;  // [rows, row_bytes(type, k)]
+};
+struct DenseJob {
+    int n, k;
+    const float* x;                    // [n, k]
+    std::vector<DenseMatrix> weights;  // where is_gated: gate and up
+    bool is_gated;
+};
+/// As the CUDA kernels compute them: [n, rows] of each of the weights, or the one gelu(gate x) * (up x) as the next
+/// product takes it, of 8 bits. RequestError outside the kernels' bounds; BackendError where they cannot run.
+std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job);
+
 }  // namespace dgemma

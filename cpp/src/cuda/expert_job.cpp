@@ -1,5 +1,6 @@
 // The experts' kernels from and to the host's memory, for comparing them with their twin.
 #include "cuda/card_experts.h"
+#include "cuda/host_copies.h"
 #include "dgemma/dgemma.h"
 #include "support/types.h"
 
@@ -7,24 +8,6 @@ namespace dgemma {
 namespace {
 
 using namespace cuda;
-
-template <typename T>
-DeviceArray<T> uploaded(const void* from, size_t n) {
-    DeviceArray<T> memory(n);
-    const cuda::Stream stream;
-    stream.copy(memory.data(), from, memory.n_bytes());
-    stream.wait();
-    return memory;
-}
-
-template <typename T>
-std::vector<T> downloaded(const T* from, size_t n) {
-    std::vector<T> values(n);
-    const cuda::Stream stream;
-    stream.copy(values.data(), from, n * sizeof(T));
-    stream.wait();
-    return values;
-}
 
 ExpertShape shape_of(const ExpertJob& job) { return {job.n_experts, job.n_used, job.hidden, job.ffn}; }
 

@@ -1,6 +1,7 @@
 #include "cuda/expert_tile.cuh"
-#include "cuda/expert_weights.cuh"
+#include "cuda/gelu.cuh"
 #include "cuda/row_group.cuh"
+#include "cuda/with_groups.cuh"
 #include "dgemma/dgemma.h"
 
 namespace dgemma::cuda {
@@ -8,12 +9,6 @@ namespace {
 
 constexpr int kGateRows = kWeightRows / 2;
 static_assert(kGateRows == kGroupValues, "a block of gate_up_tile fills one group of the gated rows");
-
-/// x sigma(1.59577 (x + 0.044715 x^3)): GELU by its tanh.
-__device__ float gelu(float x) {
-    const float z = 1.5957691216057308f * (x + 0.044715f * x * x * x);
-    return x / (1.0f + expf(-z));
-}
 
 /// Eight rows of the gate, then the eight of up that belong to them, and so on: a thread of the tensor cores' product
 /// has the sums of both.
@@ -95,49 +90,22 @@ __global__ void __launch_bounds__(kThreads)
     sums[i] = sum;
 }
 
-/// launch(groups) with the struct of expert_weights.cuh that takes weights of this type apart.
 template <typename Launch>
-void with_groups(ggml_type type, Launch launch) {
-    switch (type) {
-        case GGML_TYPE_Q4_0:
-            return launch(Q4_0Groups());
-        case GGML_TYPE_Q4_1:
-            return launch(Q4_1Groups());
-        case GGML_TYPE_Q5_0:
-            return launch(Q5_0Groups());
-        case GGML_TYPE_Q5_1:
-            return launch(Q5_1Groups());
-        case GGML_TYPE_Q8_0:
-            return launch(Q8_0Groups());
-        case GGML_TYPE_Q4_K:
-            return launch(Q4_KGroups());
-        case GGML_TYPE_Q5_K:
-            return launch(Q5_KGroups());
-        default:
-            throw RequestError(std::string("CUDA: no kernel multiplies experts of type ") + ggml_type_name(type));
+void launch_with_groups(ggml_type type, Launch launch) {
+    if (!with_groups(type, launch)) {
+        throw RequestError(std::string("CUDA: no kernel multiplies experts of type ") + ggml_type_name(type));
     }
 }
 
 }  // namespace
 
 bool has_expert_product(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_Q4_0:
-        case GGML_TYPE_Q4_1:
-        case GGML_TYPE_Q5_0:
-        case GGML_TYPE_Q5_1:
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q4_K:
-        case GGML_TYPE_Q5_K:
-            return true;
-        default:
-            return false;
-    }
+    return with_groups(type, [](auto /*groups*/) {});
 }
 
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                       const ProductRows& rows, const ProductRows& gated, const Stream& stream) {
-    with_groups(weights.type, [&](auto groups) {
+    launch_with_groups(weights.type, [&](auto groups) {
         launch(gate_up_tile<decltype(groups)>, grid(shape.ffn / kGateRows, shape.most_tiles(n)), kThreads, stream,
                shape, weights, order, rows, gated);
     });
@@ -145,7 +113,7 @@ void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weig
 
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                    const ProductRows& gated, float* products, const Stream& stream) {
-    with_groups(weights.type, [&](auto groups) {
+    launch_with_groups(weights.type, [&](auto groups) {
         launch(down_tile<decltype(groups)>, grid(shape.hidden / kWeightRows, shape.most_tiles(n)), kThreads, stream,
                shape, weights, order, gated, products);
     });

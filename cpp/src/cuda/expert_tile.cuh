@@ -6,15 +6,13 @@
 // shares are summed, in their order.
 #pragma once
 
-#include "cuda/block.cuh"
-#include "cuda/expert_weights.cuh"
 #include "cuda/experts.h"
+#include "cuda/group_product.cuh"
 
 namespace dgemma::cuda {
 
-constexpr int kShares = 4, kHalves = kWarps / kShares, kRowsOfMma = 16, kPairsOfMma = 8, kRowsOfEight = 8;
+constexpr int kShares = 4, kHalves = kWarps / kShares, kPairsOfMma = 8;
 constexpr int kRowMmas = kWeightRows / kHalves / kRowsOfMma, kPairMmas = kTilePairs / kPairsOfMma;
-constexpr int kVectorBytes = 16;  // of an asynchronous copy
 static_assert(kPairMmas == kShares, "reduce_shares() gives each share one matrix of pairs");
 static_assert(kWeightRows / kHalves == kWarp, "a lane for each row of a warp's");
 
@@ -60,14 +58,6 @@ struct TileWork {
 };
 
 using Accumulators = float[kRowMmas][kPairMmas][4];
-
-/// The bytes between the last multiple of 16 and an address.
-__device__ inline int lead_of(const uint8_t* at) {
-    return static_cast<int>(reinterpret_cast<uintptr_t>(at) % kVectorBytes);
-}
-
-/// The same value, which all lanes have, in a form that the compiler knows to be the same for all.
-__device__ inline int uniform(int value) { return __shfl_sync(kAllLanes, value, 0); }
 
 /// Where a thread is: lane 4g + t of the warp for this share of the columns and half of the rows.
 struct ThreadPlace {
@@ -151,23 +141,6 @@ class StageCopy {
     int left_;                                     // columns that are not asked for yet
     int first_value_[kValueSteps], first_scaled_;  // columns of the first stage; past the end where there are none
 };
-
-/// The sum of products, less the minimum's part, of one group: rows g and g + 8 of the weights, pairs 2t and 2t + 1.
-template <bool kHasMinimum>
-__device__ void add_product(const uint2 (&rows)[2], const RowScale (&row_scales)[2], uint2 values, float4 scales,
-                            float (&sums)[4]) {
-    // Whole numbers below 2^22 in the last bits of a float of this size: they are read without being converted.
-    constexpr float kBase = 12582912.0f;
-    constexpr int kBaseBits = 0x4b400000;
-    int products[4] = {kBaseBits, kBaseBits, kBaseBits, kBaseBits};
-    multiply_int8({rows[0].x, rows[1].x, rows[0].y, rows[1].y}, values, products);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const RowScale& row = row_scales[i / 2];
-        sums[i] += (__int_as_float(products[i]) - kBase) * (row.scale * (i % 2 == 0 ? scales.x : scales.z));
-        if (kHasMinimum) sums[i] -= row.minimum * (i % 2 == 0 ? scales.y : scales.w);
-    }
-}
 
 /// What a thread multiplies of every stage, one stage after the other.
 template <typename Groups, typename FirstRow>

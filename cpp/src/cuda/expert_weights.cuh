@@ -55,8 +55,9 @@ struct Q4_KGroups {
 struct Q5_KGroups {
     static constexpr int kDepth = 256, kBytes = 176;
     static constexpr bool kHasMinimum = true, kAligned = true;
-    static __device__ uint2 words(const uint8_t* block, int group, int t) {
-        const uint8_t *at = block + 48 + group / 2 * 32 + 4 * t, *fifth = block + 16 + 4 * t;
+    /// The fours may begin with those of group `first`.
+    static __device__ uint2 words(const uint8_t* block, int group, int t, int first = 0) {
+        const uint8_t *at = block + 48 + (group - first) / 2 * 32 + 4 * t, *fifth = block + 16 + 4 * t;
         const auto word = [&](int offset) {
             const unsigned high = load_u32(fifth + offset) >> group & 0x01010101u;
             return (load_u32(at + offset) >> (group % 2 * 4) & 0x0f0f0f0fu) | high << 4;

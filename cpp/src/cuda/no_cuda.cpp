@@ -13,6 +13,8 @@ CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unav
 
 ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+std::vector<std::vector<float>> run_dense_on_card(const DenseJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
 ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
 
 namespace cuda {

@@ -31,4 +31,11 @@ void multiply_int8(const unsigned (&a)[4], Pair b, int (&sums)[4]) {
     }
 }
 
+inline void multiply_int8(const unsigned (&a)[2], unsigned b, int (&sums)[4]) {
+    struct Words {
+        unsigned x, y;
+    };
+    multiply_int8({a[0], a[1], 0, 0}, Words{b, 0}, sums);
+}
+
 }  // namespace dgemma::cuda

@@ -15,4 +15,11 @@ __device__ inline void multiply_int8(const unsigned (&a)[4], uint2 b, int (&sums
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
 
+/// The same for 16 columns: a [16, 16] times b [16, 8], of each the words of columns and rows 4t … (mma.m16n8k16).
+__device__ inline void multiply_int8(const unsigned (&a)[2], unsigned b, int (&sums)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
 }  // namespace dgemma::cuda

@@ -1,0 +1,217 @@
+// A tile of a dense product: 64 rows of weights times at most 64 tokens' rows of 8-bit values, by one block.
+//
+// Weights and values are copied to shared memory as they are stored, a strip of 128 columns at a time, the next one
+// while this one is multiplied. The eight warps are four times 16 rows of weights, and twice 32 tokens: what a warp
+// unpacks serves four products of the tensor cores. Sums stay in registers over all of the columns.
+#pragma once
+
+#include "cuda/dense.h"
+#include "cuda/dense_weights.cuh"
+
+namespace dgemma::cuda {
+
+constexpr int kTileRows = 64, kTileTokens = 64, kTokensOfMma = 8;
+constexpr int kTokenShares = kWarps / (kTileRows / kRowsOfMma), kTokensOfWarp = kTileTokens / kTokenShares;
+constexpr int kTokenMmas = kTokensOfWarp / kTokensOfMma;
+
+template <typename Groups>
+struct DenseStage {
+    // An odd number of vectors to a row: the eight rows that a warp reads at a time lie in banks of their own.
+    alignas(16) uint8_t weights[kTileRows][kVectorBytes * (Strip<Groups>::kVectors | 1)];
+    alignas(16) int8_t q[kTileTokens][kStripValues];  // groups in the order of turned()
+    alignas(16) GroupScale scales[kStripGroups][kTileTokens];
+};
+
+/// Where a group of a token's values lies: in four neighbours' rows at four places, so in banks of their own.
+__device__ inline int turned(int group, int token) { return group ^ token % kStripGroups; }
+
+/// Of a warp's rows; as many as put the two groups that a thread writes into banks of their own.
+using StripScales = RowScale[kStripGroups][kRowsOfMma + 4];
+
+template <typename Groups>
+struct DenseStages {
+    DenseStage<Groups> of[2];
+    StripScales scales[kWarps];
+};
+
+/// The rows that a tile multiplies weights by.
+struct TileTokens {
+    ProductRows rows;
+    int first, count, k;
+};
+
+using DenseSums = float[kTokenMmas][4];
+
+/// Where a thread is: lane 4g + t of the warp for this sixteen of the rows and share of the tokens.
+struct DensePlace {
+    int warp = uniform(static_cast<int>(threadIdx.x) / kWarp), lane = static_cast<int>(threadIdx.x) % kWarp;
+    int sixteen = warp / kTokenShares, share = warp % kTokenShares, g = lane / 4, t = lane % 4;
+};
+
+/// What a thread copies of every strip, one strip after the other.
+template <typename Groups>
+class StripCopy {
+  public:
+    /// row_at(r): where row r of the tile begins.
+    template <typename RowAt>
+    __device__ StripCopy(RowAt row_at, const TileTokens& tokens, DenseStage<Groups>& first) : left_(tokens.k) {
+        const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+        for (int i = 0; i < kWeightSteps; ++i) {
+            const int row = (thread + i * kThreads) / kVectors % kTileRows, vector = (thread + i * kThreads) % kVectors;
+            weights_[i] = row_at(row) + S::source(vector);
+            further_[i] = S::further(vector);
+            vector_[i] = vector;
+            weights_to_[i] = shared_address(&first.weights[row][vector * kVectorBytes]);
+        }
+        const int token = thread / kValueVectors, column = thread % kValueVectors * kVectorBytes;
+#pragma unroll
+        for (int i = 0; i < kValueSteps; ++i) {
+            const bool exists = token + i * kTokensAtOnce < tokens.count;
+            const int64_t row = tokens.first + (exists ? token + i * kTokensAtOnce : 0);
+            values_[i] = reinterpret_cast<const int8_t*>(tokens.rows.values) + row * tokens.k + column;
+            first_value_[i] = exists ? column : tokens.k;
+        }
+        const int place = turned(column / kGroupValues, token) * kGroupValues + column % kGroupValues;
+        values_to_ = shared_address(&first.q[token][place]);
+        const int scaled = thread / kStripGroups, group = thread % kStripGroups;
+        const bool exists = scaled < tokens.count;
+        const int64_t row = tokens.first + (exists ? scaled : 0);
+        scales_ = tokens.rows.scales + row * (tokens.k / kGroupValues) + group;
+        first_scaled_ = exists ? group * kGroupValues : tokens.k;
+        scales_to_ = shared_address(&first.scales[group][scaled]);
+    }
+
+    /// Asks for strip i, as far as there is one; `stage`: bytes from the first stage to the one it is for. Strips
+    /// follow each other.
+    __device__ void start(int i, unsigned stage) {
+        copy_weights(i, stage);
+#pragma unroll
+        for (int v = 0; v < kValueSteps; ++v) {
+            if (first_value_[v] < left_) {
+                copy_async<kVectorBytes>(values_to_ + stage + v * kTokensAtOnce * kStripValues, values_[v]);
+            }
+            values_[v] += kStripValues;
+        }
+        if (first_scaled_ < left_) copy_async<sizeof(GroupScale)>(scales_to_ + stage, scales_);
+        scales_ += kStripGroups;
+        left_ -= kStripValues;
+        __pipeline_commit();
+    }
+
+  private:
+    using S = Strip<Groups>;
+    static constexpr int kVectors = S::kVectors, kAllVectors = kTileRows * kVectors;
+    static constexpr int kWeightSteps = (kAllVectors + kThreads - 1) / kThreads;
+    static constexpr int kValueVectors = kStripValues / kVectorBytes, kTokensAtOnce = kThreads / kValueVectors;
+    static constexpr int kValueSteps = kTileTokens / kTokensAtOnce;
+    static_assert(kTokensAtOnce % kStripGroups == 0, "a thread's tokens are turned alike");
+    static_assert(kThreads == kTileTokens * kStripGroups, "a thread for each scale");
+
+    __device__ void copy_weights(int i, unsigned stage) {
+        const int begin = S::begin(i), half = i % 2;
+        const int n_bytes =
+            left_ < kStripValues ? left_ / kGroupValues * (Groups::kBytes / kStripGroups) : Groups::kBytes;
+#pragma unroll
+        for (int v = 0; v < kWeightSteps; ++v) {
+            const uint8_t* at = weights_[v] + begin;
+            const int lead = S::kAligned ? 0 : lead_of(at);
+            const bool is_row =
+                (v + 1) * kThreads <= kAllVectors || static_cast<int>(threadIdx.x) < kAllVectors - v * kThreads;
+            const bool is_there = S::kIsHalf || vector_[v] * kVectorBytes < lead + n_bytes;
+            if (is_row && is_there) {
+                copy_async<kVectorBytes>(weights_to_[v] + stage, at - lead + (S::kIsHalf ? half * further_[v] : 0));
+            }
+        }
+    }
+
+    const uint8_t* weights_[kWeightSteps];
+    int vector_[kWeightSteps], further_[kWeightSteps];
+    const int8_t* values_[kValueSteps];
+    const GroupScale* scales_;
+    SharedAddress weights_to_[kWeightSteps], values_to_, scales_to_;
+    int left_;                                     // columns that are not asked for yet
+    int first_value_[kValueSteps], first_scaled_;  // columns of the first strip; past the end where there are none
+};
+
+/// What a thread multiplies of every strip, one strip after the other.
+template <typename Groups>
+class StripProduct {
+  public:
+    template <typename RowAt>
+    __device__ StripProduct(RowAt row_at, const TileTokens& tokens)
+        : n_tokens_(uniform(tokens.count) - at_.share * kTokensOfWarp), left_(tokens.k) {
+        const auto low = [&](int row) {
+            return static_cast<unsigned>(lead_of(row_at(at_.sixteen * kRowsOfMma + row)));
+        };
+        leads_[0] = low(at_.g);
+        leads_[1] = low(at_.g + kRowsOfEight);
+        scale_lead_ = low(at_.lane / 2);
+    }
+
+    __device__ void add(const DenseStage<Groups>& stage, int i, StripScales (&all_scales)[kWarps], DenseSums& sums) {
+        StripScales& scales = all_scales[at_.warp];
+        const int half = i % 2, pair = at_.lane % 2;
+        RowScale mine[2];
+        S::scales(weights(stage, at_.lane / 2, scale_lead_, i), pair, half, mine);
+        scales[2 * pair][at_.lane / 2] = mine[0];
+        scales[2 * pair + 1][at_.lane / 2] = mine[1];
+        __syncwarp();
+        const uint8_t* rows[2] = {weights(stage, at_.g, leads_[0], i),
+                                  weights(stage, at_.g + kRowsOfEight, leads_[1], i)};
+#pragma unroll
+        for (int group = 0; group < kStripGroups; ++group) {
+            if (!S::kIsHalf && group * kGroupValues >= left_) break;
+            add_group(stage, group, {S::words(rows[0], group, half, at_.t), S::words(rows[1], group, half, at_.t)},
+                      {scales[group][at_.g], scales[group][at_.g + kRowsOfEight]}, sums);
+        }
+        left_ -= kStripValues;
+    }
+
+  private:
+    using S = Strip<Groups>;
+
+    /// A row of the warp's in strip i.
+    __device__ const uint8_t* weights(const DenseStage<Groups>& stage, int row, unsigned lead, int i) const {
+        const unsigned shift = S::kAligned ? 0 : (lead + static_cast<unsigned>(S::begin(i))) % kVectorBytes;
+        return stage.weights[at_.sixteen * kRowsOfMma + row] + shift;
+    }
+
+    __device__ void add_group(const DenseStage<Groups>& stage, int group, const uint2 (&rows)[2],
+                              const RowScale (&row_scales)[2], DenseSums& sums) const {
+        const int place = turned(group, at_.g) * kGroupValues + 8 * at_.t;
+#pragma unroll
+        for (int p = 0; p < kTokenMmas; ++p) {
+            if (p * kTokensOfMma >= n_tokens_) break;
+            const int token = at_.share * kTokensOfWarp + p * kTokensOfMma;
+            const uint2 values = *reinterpret_cast<const uint2*>(&stage.q[token + at_.g][place]);
+            const float4 scales = *reinterpret_cast<const float4*>(&stage.scales[group][token + 2 * at_.t]);
+            S::add(rows, row_scales, values, scales, sums[p]);
+        }
+    }
+
+    const DensePlace at_;
+    const int n_tokens_;  // of the warp's; may be negative
+    unsigned leads_[2], scale_lead_;
+    int left_;
+};
+
+/// All of a tile's products: sums[p][i] is of the tile's row 16 sixteen + i / 2 * 8 + g and token
+/// 32 share + 8 p + 2t + i % 2. row_at(r): where row r of the tile begins.
+template <typename Groups, typename RowAt>
+__device__ void multiply_strips(RowAt row_at, const TileTokens& tokens, DenseStages<Groups>& stages, DenseSums& sums) {
+    StripCopy<Groups> copy(row_at, tokens, stages.of[0]);
+    StripProduct<Groups> product(row_at, tokens);
+    const int n_strips = (tokens.k + kStripValues - 1) / kStripValues;
+    copy.start(0, 0);
+    unsigned stage = 0;  // its bytes from the first
+    for (int i = 0; i < n_strips; ++i, stage ^= sizeof(DenseStage<Groups>)) {
+        __pipeline_wait_prior(0);
+        __syncthreads();  // this strip is there, and the one before is read
+        if (i + 1 < n_strips) copy.start(i + 1, stage ^ sizeof(DenseStage<Groups>));
+        const char* bytes = reinterpret_cast<const char*>(stages.of) + stage;
+        product.add(*reinterpret_cast<const DenseStage<Groups>*>(bytes), i, stages.scales, sums);
+    }
+}
+
+}  // namespace dgemma::cuda

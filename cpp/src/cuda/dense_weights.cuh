@@ -1,0 +1,125 @@
+// A strip, 128 columns of a row of dense weights: which of its bytes are copied to shared memory, in vectors of 16, and
+// what they are there. A row that does not begin at a multiple of 16 bytes is copied from the last one before it, its
+// *lead*; `strip` below is where the lead ends.
+//
+// Of types with blocks of 256 a strip is half a block, with what the block has for both of its halves.
+#pragma once
+
+#include "cuda/group_product.cuh"
+
+namespace dgemma::cuda {
+
+constexpr int kStripValues = 128, kStripGroups = kStripValues / kGroupValues;
+
+/// The type's blocks are groups.
+template <typename Groups>
+struct GroupStrip {
+    static constexpr bool kAligned = false, kIsHalf = false;
+    static constexpr int kMostLead = 14;
+    static constexpr int kVectors = (kMostLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
+
+    /// The bytes of a row before strip i.
+    static __device__ int begin(int i) { return i * Groups::kBytes; }
+    /// Where a vector comes from, from begin() less the lead, and how much further in the second half of a block.
+    static __device__ int source(int vector) { return vector * kVectorBytes; }
+    static __device__ int further(int /*vector*/) { return 0; }
+    static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
+        return Groups::words(strip, group, t);
+    }
+    /// Of groups 2 pair and 2 pair + 1.
+    static __device__ void scales(const uint8_t* strip, int pair, int /*half*/, RowScale (&scales)[2]) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            RowScale one[1];
+            Groups::scales(strip, 2 * pair + i, one);
+            scales[i] = one[0];
+        }
+    }
+    static __device__ void add(const uint2 (&rows)[2], const RowScale (&row_scales)[2], uint2 values, float4 scales,
+                               float (&sums)[4]) {
+        add_product<Groups::kHasMinimum>(rows, row_scales, values, scales, sums);
+    }
+};
+
+/// kHead bytes of the block, then the half's 64 bytes of fours.
+template <typename Groups, int kHead>
+struct HalfBlock : GroupStrip<Groups> {
+    static constexpr bool kAligned = true, kIsHalf = true;
+    static constexpr int kFours = 64, kVectors = (kHead + kFours) / kVectorBytes;
+
+    static __device__ int begin(int i) { return i / 2 * Groups::kBytes; }
+    static __device__ int further(int vector) { return vector * kVectorBytes < kHead ? 0 : kFours; }
+    static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
+        load_small_scales(strip, 2 * half + pair, scales);
+    }
+};
+
+template <typename Groups>
+struct Strip : GroupStrip<Groups> {};
+
+template <>
+struct Strip<Q4_KGroups> : HalfBlock<Q4_KGroups, 16> {};
+
+template <>
+struct Strip<Q5_KGroups> : HalfBlock<Q5_KGroups, 48> {
+    static __device__ uint2 words(const uint8_t* strip, int group, int half, int t) {
+        return Q5_KGroups::words(strip, half * kStripGroups + group, t, half * kStripGroups);
+    }
+};
+
+/// 210 bytes for 256 values (dequantise.cuh), with a scale for every 16.
+struct Q6_KGroups {
+    static constexpr int kBytes = 210;
+};
+
+/// Three pieces of a block: the half's low bits [64], its high bits [32], and what both have from byte 192 on. Each
+/// begins a multiple of 16 bytes after the block, so that all have its lead.
+template <>
+struct Strip<Q6_KGroups> {
+    static constexpr bool kAligned = false, kIsHalf = true;
+    static constexpr int kLow = 5, kHigh = 3, kVectors = kLow + kHigh + 2;
+
+    static __device__ int begin(int i) { return i / 2 * Q6_KGroups::kBytes; }
+    static __device__ int source(int vector) {
+        const int bytes = vector * kVectorBytes;
+        if (vector < kLow) return bytes;
+        return vector < kLow + kHigh ? bytes + 128 - kAtHigh : bytes + 192 - kAtRest;
+    }
+    static __device__ int further(int vector) { return vector < kLow ? 64 : vector < kLow + kHigh ? 32 : 0; }
+    /// 4 (q - 32): in the high bits of a signed byte q - 32 is q with its first bit turned.
+    static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
+        const uint8_t *low = strip + group % 2 * 32 + 4 * t, *high = strip + kAtHigh + 4 * t;
+        const auto word = [&](int offset) {
+            const unsigned fours = load_u32_by_halves(low + offset) >> (group / 2 * 4) & 0x0f0f0f0fu;
+            const unsigned twos = load_u32_by_halves(high + offset) >> (group * 2) & 0x03030303u;
+            return (fours << 2 | twos << 6) ^ 0x80808080u;
+        };
+        return {word(0), word(16)};
+    }
+    /// Of a group's first 16 values, and in place of a minimum of its second 16.
+    static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
+        const uint8_t *rest = strip + kAtRest, *at = rest + half * 8 + pair * 4;
+        const float d = load_half(rest + 16) * 0.25f;
+        const auto scale = [&](int i) { return d * static_cast<float>(static_cast<int8_t>(at[i])); };
+        scales[0] = {scale(0), scale(1)};
+        scales[1] = {scale(2), scale(3)};
+    }
+    static __device__ void add(const uint2 (&rows)[2], const RowScale (&row_scales)[2], uint2 values, float4 scales,
+                               float (&sums)[4]) {
+        int first[4] = {kBaseBits, kBaseBits, kBaseBits, kBaseBits};
+        int second[4] = {kBaseBits, kBaseBits, kBaseBits, kBaseBits};
+        multiply_int8({rows[0].x, rows[1].x}, values.x, first);
+        multiply_int8({rows[0].y, rows[1].y}, values.y, second);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const RowScale& row = row_scales[i / 2];
+            const float product = float_of(first[i]) * row.scale + float_of(second[i]) * row.minimum;
+            sums[i] += product * (i % 2 == 0 ? scales.x : scales.z);
+        }
+    }
+
+  private:
+    static constexpr int kAtHigh = kLow * kVectorBytes, kAtRest = kAtHigh + kHigh * kVectorBytes;
+};
+
+}  // namespace dgemma::cuda
