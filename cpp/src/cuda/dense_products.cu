@@ -40,7 +40,8 @@ struct GatedRowsFrom {
 };
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads) dense_tile(DenseWeight weight, float* out, ProductRows x, int n, int k) {
+__global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
+    dense_tile(DenseWeight weight, float* out, ProductRows x, int n, int k) {
     __shared__ DenseStages<Groups> stages;
     const int first = static_cast<int>(blockIdx.y) * kTileRows;
     const TileTokens tokens = tile_tokens(x, n, k);
@@ -63,7 +64,7 @@ union GatedMemory {
 };
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     gated_tile(DenseWeight gate, DenseWeight up, ProductRows x, ProductRows gated, int n, int k) {
     __shared__ GatedMemory<Groups> memory;
     const int first = static_cast<int>(blockIdx.y) * kGatedRows;

@@ -48,52 +48,44 @@ struct DensePlace {
     int sixteen = warp / kTokenShares, share = warp % kTokenShares, g = lane / 4, t = lane % 4;
 };
 
-/// What a thread copies of every strip, one strip after the other.
+/// What a thread copies of every strip, one strip after the other: every fourth vector of a row of the weights and of a
+/// token's values, and a scale.
 template <typename Groups>
 class StripCopy {
   public:
     /// row_at(r): where row r of the tile begins.
     template <typename RowAt>
-    __device__ StripCopy(RowAt row_at, const TileTokens& tokens, DenseStage<Groups>& first) : left_(tokens.k) {
-        const int thread = static_cast<int>(threadIdx.x);
-#pragma unroll
-        for (int i = 0; i < kWeightSteps; ++i) {
-            const int row = (thread + i * kThreads) / kVectors % kTileRows, vector = (thread + i * kThreads) % kVectors;
-            weights_[i] = row_at(row) + S::source(vector);
-            further_[i] = S::further(vector);
-            vector_[i] = vector;
-            weights_to_[i] = shared_address(&first.weights[row][vector * kVectorBytes]);
-        }
-        const int token = thread / kValueVectors, column = thread % kValueVectors * kVectorBytes;
+    __device__ StripCopy(RowAt row_at, const TileTokens& tokens, DenseStage<Groups>& first)
+        : weights_(row_at(row_)),
+          weights_to_(shared_address(&first.weights[row_][quarter_ * kVectorBytes])),
+          left_(tokens.k),
+          first_column_(row_ < tokens.count ? 0 : tokens.k) {
+        const int column = quarter_ * kVectorBytes, group = column / kGroupValues;
+        const int64_t row = tokens.first + (row_ < tokens.count ? row_ : 0);
+        values_ = reinterpret_cast<const int8_t*>(tokens.rows.values) + row * tokens.k + column;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
-            const bool exists = token + i * kTokensAtOnce < tokens.count;
-            const int64_t row = tokens.first + (exists ? token + i * kTokensAtOnce : 0);
-            values_[i] = reinterpret_cast<const int8_t*>(tokens.rows.values) + row * tokens.k + column;
-            first_value_[i] = exists ? column : tokens.k;
+            const int place = turned(group + i * kAtOnce / kGroupValues, row_) * kGroupValues + column % kGroupValues;
+            values_to_[i] = shared_address(&first.q[row_][place]);
         }
-        const int place = turned(column / kGroupValues, token) * kGroupValues + column % kGroupValues;
-        values_to_ = shared_address(&first.q[token][place]);
-        const int scaled = thread / kStripGroups, group = thread % kStripGroups;
-        const bool exists = scaled < tokens.count;
-        const int64_t row = tokens.first + (exists ? scaled : 0);
-        scales_ = tokens.rows.scales + row * (tokens.k / kGroupValues) + group;
-        first_scaled_ = exists ? group * kGroupValues : tokens.k;
-        scales_to_ = shared_address(&first.scales[group][scaled]);
+        scales_ = tokens.rows.scales + row * (tokens.k / kGroupValues) + quarter_;
+        scales_to_ = shared_address(&first.scales[quarter_][row_]);
     }
 
     /// Asks for strip i, as far as there is one; `stage`: bytes from the first stage to the one it is for. Strips
     /// follow each other.
     __device__ void start(int i, unsigned stage) {
-        copy_weights(i, stage);
+        copy_weights(weights_ + S::begin(i), i % 2, weights_to_ + stage);
 #pragma unroll
         for (int v = 0; v < kValueSteps; ++v) {
-            if (first_value_[v] < left_) {
-                copy_async<kVectorBytes>(values_to_ + stage + v * kTokensAtOnce * kStripValues, values_[v]);
+            if (first_column_ + quarter_ * kVectorBytes + v * kAtOnce < left_) {
+                copy_async<kVectorBytes>(values_to_[v] + stage, values_ + v * kAtOnce);
             }
-            values_[v] += kStripValues;
         }
-        if (first_scaled_ < left_) copy_async<sizeof(GroupScale)>(scales_to_ + stage, scales_);
+        if (first_column_ + quarter_ * kGroupValues < left_) {
+            copy_async<sizeof(GroupScale)>(scales_to_ + stage, scales_);
+        }
+        values_ += kStripValues;
         scales_ += kStripGroups;
         left_ -= kStripValues;
         __pipeline_commit();
@@ -101,37 +93,33 @@ class StripCopy {
 
   private:
     using S = Strip<Groups>;
-    static constexpr int kVectors = S::kVectors, kAllVectors = kTileRows * kVectors;
-    static constexpr int kWeightSteps = (kAllVectors + kThreads - 1) / kThreads;
-    static constexpr int kValueVectors = kStripValues / kVectorBytes, kTokensAtOnce = kThreads / kValueVectors;
-    static constexpr int kValueSteps = kTileTokens / kTokensAtOnce;
-    static_assert(kTokensAtOnce % kStripGroups == 0, "a thread's tokens are turned alike");
-    static_assert(kThreads == kTileTokens * kStripGroups, "a thread for each scale");
+    static constexpr int kQuarters = kThreads / kTileRows, kAtOnce = kQuarters * kVectorBytes;
+    static constexpr int kWeightSteps = (S::kVectors + kQuarters - 1) / kQuarters, kValueSteps = kStripValues / kAtOnce;
+    static_assert(kTileRows == kTileTokens && kQuarters == kStripGroups, "a row, a token and a scale for each thread");
 
-    __device__ void copy_weights(int i, unsigned stage) {
-        const int begin = S::begin(i), half = i % 2;
+    /// at: the row's strip, or its block.
+    __device__ void copy_weights(const uint8_t* at, int half, SharedAddress to) const {
         const int n_bytes =
             left_ < kStripValues ? left_ / kGroupValues * (Groups::kBytes / kStripGroups) : Groups::kBytes;
+        const int lead = S::kAligned ? 0 : lead_of(at);
+        at -= lead;
 #pragma unroll
-        for (int v = 0; v < kWeightSteps; ++v) {
-            const uint8_t* at = weights_[v] + begin;
-            const int lead = S::kAligned ? 0 : lead_of(at);
-            const bool is_row =
-                (v + 1) * kThreads <= kAllVectors || static_cast<int>(threadIdx.x) < kAllVectors - v * kThreads;
-            const bool is_there = S::kIsHalf || vector_[v] * kVectorBytes < lead + n_bytes;
-            if (is_row && is_there) {
-                copy_async<kVectorBytes>(weights_to_[v] + stage, at - lead + (S::kIsHalf ? half * further_[v] : 0));
+        for (int i = 0; i < kWeightSteps; ++i) {
+            const int vector = quarter_ + i * kQuarters;
+            const bool is_row = (i + 1) * kQuarters <= S::kVectors || vector < S::kVectors;
+            if (is_row && (S::kIsHalf || vector * kVectorBytes < lead + n_bytes)) {
+                copy_async<kVectorBytes>(to + i * kAtOnce, at + S::source(vector, half));
             }
         }
     }
 
-    const uint8_t* weights_[kWeightSteps];
-    int vector_[kWeightSteps], further_[kWeightSteps];
-    const int8_t* values_[kValueSteps];
+    const int row_ = static_cast<int>(threadIdx.x) / kQuarters, quarter_ = static_cast<int>(threadIdx.x) % kQuarters;
+    const uint8_t* weights_;
+    const int8_t* values_;
     const GroupScale* scales_;
-    SharedAddress weights_to_[kWeightSteps], values_to_, scales_to_;
-    int left_;                                     // columns that are not asked for yet
-    int first_value_[kValueSteps], first_scaled_;  // columns of the first strip; past the end where there are none
+    SharedAddress weights_to_, values_to_[kValueSteps], scales_to_;
+    int left_;                // columns that are not asked for yet
+    const int first_column_;  // of the token's; past the end where there is none
 };
 
 /// What a thread multiplies of every strip, one strip after the other.

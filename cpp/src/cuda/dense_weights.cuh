@@ -15,14 +15,14 @@ constexpr int kStripValues = 128, kStripGroups = kStripValues / kGroupValues;
 template <typename Groups>
 struct GroupStrip {
     static constexpr bool kAligned = false, kIsHalf = false;
+    static constexpr int kBlocks = 3;  // on a multiprocessor at a time: what the registers have to suffice for
     static constexpr int kMostLead = 14;
     static constexpr int kVectors = (kMostLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
 
     /// The bytes of a row before strip i.
     static __device__ int begin(int i) { return i * Groups::kBytes; }
-    /// Where a vector comes from, from begin() less the lead, and how much further in the second half of a block.
-    static __device__ int source(int vector) { return vector * kVectorBytes; }
-    static __device__ int further(int /*vector*/) { return 0; }
+    /// Where a vector comes from, from begin() less the lead, in this half of a block.
+    static __device__ int source(int vector, int /*half*/) { return vector * kVectorBytes; }
     static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
         return Groups::words(strip, group, t);
     }
@@ -48,7 +48,9 @@ struct HalfBlock : GroupStrip<Groups> {
     static constexpr int kFours = 64, kVectors = (kHead + kFours) / kVectorBytes;
 
     static __device__ int begin(int i) { return i / 2 * Groups::kBytes; }
-    static __device__ int further(int vector) { return vector * kVectorBytes < kHead ? 0 : kFours; }
+    static __device__ int source(int vector, int half) {
+        return vector * kVectorBytes + (vector * kVectorBytes < kHead ? 0 : half * kFours);
+    }
     static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
         load_small_scales(strip, 2 * half + pair, scales);
     }
@@ -62,6 +64,7 @@ struct Strip<Q4_KGroups> : HalfBlock<Q4_KGroups, 16> {};
 
 template <>
 struct Strip<Q5_KGroups> : HalfBlock<Q5_KGroups, 48> {
+    static constexpr int kBlocks = 2;
     static __device__ uint2 words(const uint8_t* strip, int group, int half, int t) {
         return Q5_KGroups::words(strip, half * kStripGroups + group, t, half * kStripGroups);
     }
@@ -77,15 +80,15 @@ struct Q6_KGroups {
 template <>
 struct Strip<Q6_KGroups> {
     static constexpr bool kAligned = false, kIsHalf = true;
+    static constexpr int kBlocks = 2;
     static constexpr int kLow = 5, kHigh = 3, kVectors = kLow + kHigh + 2;
 
     static __device__ int begin(int i) { return i / 2 * Q6_KGroups::kBytes; }
-    static __device__ int source(int vector) {
+    static __device__ int source(int vector, int half) {
         const int bytes = vector * kVectorBytes;
-        if (vector < kLow) return bytes;
-        return vector < kLow + kHigh ? bytes + 128 - kAtHigh : bytes + 192 - kAtRest;
+        if (vector < kLow) return bytes + half * 64;
+        return vector < kLow + kHigh ? bytes + 128 - kAtHigh + half * 32 : bytes + 192 - kAtRest;
     }
-    static __device__ int further(int vector) { return vector < kLow ? 64 : vector < kLow + kHigh ? 32 : 0; }
     /// 4 (q - 32): in the high bits of a signed byte q - 32 is q with its first bit turned.
     static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
         const uint8_t *low = strip + group % 2 * 32 + 4 * t, *high = strip + kAtHigh + 4 * t;
