@@ -128,7 +128,7 @@ class StripProduct {
   public:
     template <typename RowAt>
     __device__ StripProduct(RowAt row_at, const TileTokens& tokens)
-        : n_tokens_(uniform(tokens.count) - at_.share * kTokensOfWarp), left_(tokens.k) {
+        : has_tokens_(uniform(tokens.count) > at_.share * kTokensOfWarp), left_(tokens.k) {
         const auto low = [&](int row) {
             return static_cast<unsigned>(lead_of(row_at(at_.sixteen * kRowsOfMma + row)));
         };
@@ -138,6 +138,7 @@ class StripProduct {
     }
 
     __device__ void add(const DenseStage<Groups>& stage, int i, StripScales (&all_scales)[kWarps], DenseSums& sums) {
+        if (!has_tokens_) return;
         StripScales& scales = all_scales[at_.warp];
         const int half = i % 2, pair = at_.lane % 2;
         RowScale mine[2];
@@ -165,12 +166,12 @@ class StripProduct {
         return stage.weights[at_.sixteen * kRowsOfMma + row] + shift;
     }
 
+    /// Of tokens that are not there too: without a branch before each, the products overlap.
     __device__ void add_group(const DenseStage<Groups>& stage, int group, const uint2 (&rows)[2],
                               const RowScale (&row_scales)[2], DenseSums& sums) const {
         const int place = turned(group, at_.g) * kGroupValues + 8 * at_.t;
 #pragma unroll
         for (int p = 0; p < kTokenMmas; ++p) {
-            if (p * kTokensOfMma >= n_tokens_) break;
             const int token = at_.share * kTokensOfWarp + p * kTokensOfMma;
             const uint2 values = *reinterpret_cast<const uint2*>(&stage.q[token + at_.g][place]);
             const float4 scales = *reinterpret_cast<const float4*>(&stage.scales[group][token + 2 * at_.t]);
@@ -179,7 +180,7 @@ class StripProduct {
     }
 
     const DensePlace at_;
-    const int n_tokens_;  // of the warp's; may be negative
+    const bool has_tokens_;
     unsigned leads_[2], scale_lead_;
     int left_;
 };

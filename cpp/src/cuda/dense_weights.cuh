@@ -15,7 +15,8 @@ constexpr int kStripValues = 128, kStripGroups = kStripValues / kGroupValues;
 template <typename Groups>
 struct GroupStrip {
     static constexpr bool kAligned = false, kIsHalf = false;
-    static constexpr int kBlocks = 3;  // on a multiprocessor at a time: what the registers have to suffice for
+    // On a multiprocessor at a time: what the registers have to suffice for.
+    static constexpr int kBlocks = Groups::kHasMinimum ? 2 : 3;
     static constexpr int kMostLead = 14;
     static constexpr int kVectors = (kMostLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
 
@@ -64,7 +65,6 @@ struct Strip<Q4_KGroups> : HalfBlock<Q4_KGroups, 16> {};
 
 template <>
 struct Strip<Q5_KGroups> : HalfBlock<Q5_KGroups, 48> {
-    static constexpr int kBlocks = 2;
     static __device__ uint2 words(const uint8_t* strip, int group, int half, int t) {
         return Q5_KGroups::words(strip, half * kStripGroups + group, t, half * kStripGroups);
     }
