@@ -61,6 +61,11 @@ template <typename Groups>
 struct Strip : GroupStrip<Groups> {};
 
 template <>
+struct Strip<Q5_0Groups> : GroupStrip<Q5_0Groups> {
+    static constexpr int kBlocks = 2;
+};
+
+template <>
 struct Strip<Q4_KGroups> : HalfBlock<Q4_KGroups, 16> {};
 
 template <>
@@ -116,7 +121,7 @@ struct Strip<Q6_KGroups> {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const RowScale& row = row_scales[i / 2];
-            const float product = float_of(first[i]) * row.scale + float_of(second[i]) * row.minimum;
+            const float product = scaled(first[i], row.scale) + scaled(second[i], row.minimum);
             sums[i] += product * (i % 2 == 0 ? scales.x : scales.z);
         }
     }

@@ -20,7 +20,13 @@ __device__ inline int uniform(int value) { return __shfl_sync(kAllLanes, value, 
 
 // Whole numbers below 2^22 in the last bits of a float of this size: they are read without being converted.
 constexpr int kBaseBits = 0x4b400000;
-__device__ inline float float_of(int product) { return __int_as_float(product) - 12582912.0f; }
+constexpr float kBase = 12582912.0f;  // 3 * 2^22
+
+/// A whole number times a row's scale, rounded once: a scale has no more than 22 significant bits (of a half times one
+/// of 8 bits), so that the base's part is exact.
+__device__ inline float scaled(int product, float scale) {
+    return fmaf(__int_as_float(product), scale, -kBase * scale);
+}
 
 /// The sum of products, less the minimum's part, of one group: rows g and g + 8 of the weights, tokens 2t and 2t + 1.
 template <bool kHasMinimum>
@@ -31,7 +37,7 @@ __device__ void add_product(const uint2 (&rows)[2], const RowScale (&row_scales)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         const RowScale& row = row_scales[i / 2];
-        sums[i] += float_of(products[i]) * (row.scale * (i % 2 == 0 ? scales.x : scales.z));
+        sums[i] += scaled(products[i], row.scale) * (i % 2 == 0 ? scales.x : scales.z);
         if (kHasMinimum) sums[i] -= row.minimum * (i % 2 == 0 ? scales.y : scales.w);
     }
 }
