@@ -430,3 +430,8 @@ def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDAr
     """
     One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few batches of n_runs, and how far apart their results are.
     """
+
+def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, Sequence[float]], eps: float, is_bf16: bool, experts: int = 1, used: int = 1, scale: float = 1.0) -> dict[str, Any]:
+    """
+    One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. Raises BackendError where it cannot run.
+    """

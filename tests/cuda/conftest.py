@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from emulation import Emulation
 
-from dgemma._core import cuda_unavailable, run_experts_on_card, run_on_card
+from dgemma._core import cuda_unavailable, run_experts_on_card, run_layer_rows_on_card, run_on_card
 
 Card = Callable[..., dict[str, Any]]
 
@@ -38,3 +38,8 @@ def card(request: pytest.FixtureRequest) -> Card:
 @pytest.fixture(params=["emulated", "card"])
 def card_experts(request: pytest.FixtureRequest) -> Card:
     return on_card(request, run_experts_on_card)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card_rows(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_layer_rows_on_card)

@@ -15,6 +15,8 @@ ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendErr
 
 ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
 
+LayerRowsResult run_layer_rows_on_card(const LayerRowsJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, const Devices& /*devices*/, float /*dropped_mass*/,
