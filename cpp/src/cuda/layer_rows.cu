@@ -6,6 +6,7 @@ namespace {
 
 constexpr int kFewValues = 12, kMostValues = kMostHidden / kThreads;  // of a row, that a thread has
 static_assert(kMostValues * kThreads == kMostHidden, "a block has a whole row");
+// Where a kernel's launch bounds name one block, it takes more than 128 registers for wide rows and spills none.
 
 /// A row that a block has in its registers: thread t has columns t, t + kThreads, …, so that a warp's are one group of
 /// a ProductRows. The width is a multiple of 32: a warp is inside the row as a whole or not at all.
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) begin_row(const float* embedded, con
 }
 
 template <int kValues>
-__global__ void __launch_bounds__(kThreads) end_attention_row(AfterAttention a, float eps, int hidden) {
+__global__ void __launch_bounds__(kThreads, 1) end_attention_row(AfterAttention a, float eps, int hidden) {
     const int64_t at = row_of_block(hidden);
     const auto attention = loaded<kValues>(a.attention + at, hidden);
     auto residual = loaded<kValues>(a.x + at, hidden);
@@ -108,7 +109,7 @@ __device__ Row<kValues> mixed(const AfterExperts& a, int hidden) {
 }
 
 template <int kValues>
-__global__ void __launch_bounds__(kThreads) end_layer_row(AfterExperts a, float eps, int hidden) {
+__global__ void __launch_bounds__(kThreads, 1) end_layer_row(AfterExperts a, float eps, int hidden) {
     const int64_t at = row_of_block(hidden);
     auto ffn = loaded<kValues>(a.dense + at, hidden);
     const auto moe = mixed<kValues>(a, hidden);
