@@ -1,3 +1,4 @@
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -177,6 +178,24 @@ void define_experts_as(nb::module_& m, const char* name, const char* doc) {
           "down"_a, "down_type"_a, nb::sig(signature.c_str()), doc);
 }
 
+using Inputs = std::map<std::string, std::vector<float>>;
+
+nb::dict run_layer_rows(const std::string& name, int n, int hidden, const Inputs& inputs, float eps, bool is_bf16,
+                        int experts, int used, float scale) {
+    const dgemma::LayerRowsJob job{name, n, hidden, experts, used, eps, scale, is_bf16, inputs};
+    dgemma::LayerRowsResult result;
+    {
+        const nb::gil_scoped_release release;
+        result = dgemma::run_layer_rows_on_card(job);
+    }
+    nb::dict found;
+    for (const auto& [made, values] : result.floats) found[made.c_str()] = to_numpy<float>(values);
+    for (const auto& [made, values] : result.bytes) {
+        found[(made + "_bytes").c_str()] = to_numpy<uint8_t>(values);
+    }
+    return found;
+}
+
 }  // namespace
 
 void init_cuda(nb::module_& m) {
@@ -209,4 +228,12 @@ void init_cuda(nb::module_& m) {
                   "NDArray[numpy.uint8], str]], is_gated: bool) -> list[NDArray[numpy.float32]]"),
           "Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one "
           "gelu(gate x) * (up x) of 8 bits. Raises BackendError where they cannot run.");
+    m.def("run_layer_rows_on_card", &run_layer_rows, "name"_a, "n"_a, "hidden"_a, "inputs"_a, "eps"_a, "is_bf16"_a,
+          "experts"_a = 1, "used"_a = 1, "scale"_a = 1.0f,
+          nb::sig("def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, "
+                  "collections.abc.Sequence[float]], eps: float, is_bf16: bool, experts: int = 1, used: int = 1, "
+                  "scale: float = 1.0) -> dict[str, typing.Any]"),
+          "One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by "
+          "name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. "
+          "Raises BackendError where it cannot run.");
 }

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from emulation import Emulation
 
-from dgemma._core import cuda_unavailable, run_dense_on_card, run_experts_on_card, run_on_card
+from dgemma._core import (
+    cuda_unavailable,
+    run_dense_on_card,
+    run_experts_on_card,
+    run_layer_rows_on_card,
+    run_on_card,
+)
 
 Card = Callable[..., Any]
 
@@ -43,3 +49,8 @@ def card_experts(request: pytest.FixtureRequest) -> Card:
 @pytest.fixture(params=["emulated", "card"])
 def card_dense(request: pytest.FixtureRequest) -> Card:
     return on_card(request, run_dense_on_card)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card_rows(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_layer_rows_on_card)

@@ -522,4 +522,19 @@ struct DenseJob {
 /// product takes it, of 8 bits. RequestError outside the kernels' bounds; BackendError where they cannot run.
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job);
 
+/// One of the functions between a layer's products (cuda/layer_rows.h), from and to the host's memory.
+struct LayerRowsJob {
+    std::string function;  // its name
+    int n, hidden, experts, used;
+    float eps, scale;
+    bool is_bf16;                                      // rows for products are of BF16, not of 8 bits
+    std::map<std::string, std::vector<float>> inputs;  // by the function's names for them
+};
+struct LayerRowsResult {
+    std::map<std::string, std::vector<float>> floats;   // rows, and d and d_sum of each group of "NAME_scales"
+    std::map<std::string, std::vector<uint8_t>> bytes;  // values of rows for products
+};
+/// As the CUDA kernels compute it. RequestError outside their bounds; BackendError where they cannot run.
+LayerRowsResult run_layer_rows_on_card(const LayerRowsJob& job);
+
 }  // namespace dgemma

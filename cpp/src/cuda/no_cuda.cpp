@@ -17,6 +17,8 @@ std::vector<std::vector<float>> run_dense_on_card(const DenseJob& /*job*/) { thr
 
 ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
 
+LayerRowsResult run_layer_rows_on_card(const LayerRowsJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
 namespace cuda {
 
 std::unique_ptr<StepLogits> make_card_logits(const Model& /*model*/, const Devices& /*devices*/, float /*dropped_mass*/,
