@@ -161,6 +161,30 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
     return found;
 }
 
+using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Cells = nb::ndarray<const uint16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+nb::dict run_heads_on_card(const Heads& q, const Heads& k, const Heads& v, const Values& q_norm, const Values& k_norm,
+                           const Cells& keys, const Cells& values, int64_t position, float base,
+                           const std::vector<float>& factors, float eps) {
+    const auto dim = [](const auto& array, size_t axis) { return static_cast<int>(array.shape(axis)); };
+    std::vector<float> rotated(q.data(), q.data() + q.size());
+    std::vector<uint16_t> new_keys(keys.data(), keys.data() + keys.size());
+    std::vector<uint16_t> new_values(values.data(), values.data() + values.size());
+    const dgemma::HeadJob job{dim(q, 0),     dim(q, 1),     dim(k, 1),       dim(q, 2),        position, dim(keys, 0),
+                              base,          eps,           factors,         rotated.data(),   k.data(), v.data(),
+                              q_norm.data(), k_norm.data(), new_keys.data(), new_values.data()};
+    {
+        const nb::gil_scoped_release release;
+        dgemma::run_heads_on_card(job);
+    }
+    nb::dict found;
+    found["q"] = to_numpy<float>(rotated);
+    found["keys"] = to_numpy<uint16_t>(new_keys);
+    found["values"] = to_numpy<uint16_t>(new_values);
+    return found;
+}
+
 /// The arguments that all functions of the experts have.
 const std::string kExpertArguments =
     "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], "
@@ -236,4 +260,13 @@ void init_cuda(nb::module_& m) {
           "One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by "
           "name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. "
           "Raises BackendError where it cannot run.");
+    m.def("run_heads_on_card", &run_heads_on_card, "q"_a, "k"_a, "v"_a, "q_norm"_a, "k_norm"_a, "keys"_a, "values"_a,
+          "position"_a, "base"_a, "factors"_a, "eps"_a,
+          nb::sig("def run_heads_on_card(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: "
+                  "NDArray[numpy.float32], q_norm: NDArray[numpy.float32], k_norm: NDArray[numpy.float32], keys: "
+                  "NDArray[numpy.uint16], values: NDArray[numpy.uint16], position: int, base: float, factors: "
+                  "collections.abc.Sequence[float], eps: float) -> dict[str, typing.Any]"),
+          "Queries [n, heads, hd] normed and rotated, and the F16 cache [cells, kv_heads, hd] with keys and values "
+          "[n, kv_heads, hd] written, all flat, as the CUDA kernel computes them. Raises BackendError where it cannot "
+          "run.");
 }

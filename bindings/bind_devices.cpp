@@ -36,8 +36,8 @@ void init_devices(nb::module_& m) {
                 "device -> purpose (weights, kv, compute, sampler, reserve) -> bytes.")
         .def_ro("layers", &dgemma::DevicePlan::layers)
         .def_ro("head", &dgemma::DevicePlan::head)
-        .def_ro("own_card_experts", &dgemma::DevicePlan::own_card_experts,
-                "Whether our CUDA kernels compute the experts.")
+        .def_ro("own_card_layers", &dgemma::DevicePlan::own_card_layers,
+                "Whether our CUDA kernels compute the layers but for their attention.")
         .def_ro("notes", &dgemma::DevicePlan::notes, "What was asked for and cannot be had, a sentence each.");
     m.def(
         "plan_devices",

@@ -23,10 +23,10 @@ bool signal_raised() {
 }
 
 std::shared_ptr<dgemma::Engine> make_engine(const std::filesystem::path& path, int n_ctx, int n_threads, int n_batch,
-                                            bool kv_f32, bool exact, bool own_card_experts,
+                                            bool kv_f32, bool exact, bool own_card_layers,
                                             const dgemma::DeviceRequest& devices) {
-    const dgemma::EngineOptions options{n_ctx, n_threads,        n_batch, kv_f32,
-                                        exact, own_card_experts, devices, signal_raised};
+    const dgemma::EngineOptions options{n_ctx, n_threads,       n_batch, kv_f32,
+                                        exact, own_card_layers, devices, signal_raised};
     return std::make_shared<dgemma::Engine>(path.string(), options);
 }
 
@@ -171,7 +171,7 @@ void init_engine(nb::module_& m) {
              nb::sig("def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]"));
     nb::class_<dgemma::Engine>(m, "Engine")
         .def(nb::new_(&make_engine), "path"_a, nb::kw_only(), "n_ctx"_a, "n_threads"_a, "n_batch"_a, "kv_f32"_a,
-             "exact"_a, "own_card_experts"_a, "devices"_a, Release())
+             "exact"_a, "own_card_layers"_a, "devices"_a, Release())
         .def_prop_ro("info", &dgemma::Engine::info)
         .def_prop_ro("n_ctx", [](const dgemma::Engine& engine) { return engine.options().n_ctx; })
         .def_prop_ro("n_threads", [](const dgemma::Engine& engine) { return engine.options().n_threads; })

@@ -138,8 +138,8 @@ class DevicePlan:
     def head(self) -> str: ...
 
     @property
-    def own_card_experts(self) -> bool:
-        """Whether our CUDA kernels compute the experts."""
+    def own_card_layers(self) -> bool:
+        """Whether our CUDA kernels compute the layers but for their attention."""
 
     @property
     def notes(self) -> list[str]:
@@ -316,7 +316,7 @@ class Session:
     def take_inputs(self) -> dict[str, tuple[NDArray[numpy.float64], NDArray[numpy.int64]]]: ...
 
 class Engine:
-    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool, own_card_experts: bool, devices: DeviceRequest) -> None: ...
+    def __init__(self, path: str | os.PathLike, *, n_ctx: int, n_threads: int, n_batch: int, kv_f32: bool, exact: bool, own_card_layers: bool, devices: DeviceRequest) -> None: ...
 
     @property
     def info(self) -> ModelInfo: ...
@@ -439,4 +439,9 @@ def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray
 def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, Sequence[float]], eps: float, is_bf16: bool, experts: int = 1, used: int = 1, scale: float = 1.0) -> dict[str, Any]:
     """
     One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. Raises BackendError where it cannot run.
+    """
+
+def run_heads_on_card(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: NDArray[numpy.float32], q_norm: NDArray[numpy.float32], k_norm: NDArray[numpy.float32], keys: NDArray[numpy.uint16], values: NDArray[numpy.uint16], position: int, base: float, factors: Sequence[float], eps: float) -> dict[str, Any]:
+    """
+    Queries [n, heads, hd] normed and rotated, and the F16 cache [cells, kv_heads, hd] with keys and values [n, kv_heads, hd] written, all flat, as the CUDA kernel computes them. Raises BackendError where it cannot run.
     """

@@ -22,7 +22,7 @@ from .answering import Answering, PlainText, Request
 from .arguments import sampler_config, stop_strings
 from .chat import AnswerMemory, MessageParser, history_ids, settled_length, tool_use
 from .conversation import Conversation
-from .engine import CardExperts, Engine, KvType
+from .engine import CardLayers, Engine, KvType
 from .errors import RequestError
 from .events import Event
 from .responses import ChatCompletion, Completion, Response
@@ -36,7 +36,7 @@ class DiffusionGemma:
     """A DiffusionGemma GGUF that answers prompts and messages, one at a time.
 
     ``model_path``, ``n_ctx``, ``n_threads``, ``kv_type``, and ``n_gpu_layers``, ``n_cpu_moe``, ``override_tensor``,
-    ``tensor_split``, ``main_gpu`` and ``card_experts`` are as for ``Engine``. ``seed`` is for
+    ``tensor_split``, ``main_gpu`` and ``card_layers`` are as for ``Engine``. ``seed`` is for
     every answer that is given none; None = a new one each time. ``enable_thinking`` lets the model think before it
     answers messages. ``sampler`` are fields of ``GenerationConfig`` in place of the file's: ``max_denoising_steps``,
     ``t_min``, ``t_max``, ``entropy_bound``, ``stability_threshold``, ``confidence_threshold``; every completion takes
@@ -58,7 +58,7 @@ class DiffusionGemma:
         override_tensor: str | Sequence[str] = (),
         tensor_split: Sequence[float] = (),
         main_gpu: int | None = None,
-        card_experts: CardExperts = "ggml",
+        card_layers: CardLayers = "ggml",
         seed: int | None = None,
         enable_thinking: bool = False,
         **sampler: Any,
@@ -77,7 +77,7 @@ class DiffusionGemma:
             override_tensor=override_tensor,
             tensor_split=tensor_split,
             main_gpu=main_gpu,
-            card_experts=card_experts,
+            card_layers=card_layers,
         )
         self._config = sampler_config(self._engine.config, sampler, type(self).__name__)
         self._conversation: Conversation | None = None

@@ -19,7 +19,7 @@ from .errors import RequestError
 from .events import BlockEvent, DoneEvent, EngineInfo, Event, GenerationConfig, GenerationStats, StepEvent
 
 KvType = Literal["f16", "f32"]
-CardExperts = Literal["ggml", "own"]
+CardLayers = Literal["ggml", "own"]
 
 _LARGEST = 2**31 - 1  # what a C++ int holds
 
@@ -164,8 +164,9 @@ class Engine:
     layers go to GPUs, -1 = as much as fits, 0 = CPU only. n_cpu_moe: the experts of this many of the first layers stay
     on the CPU, -1 = of all. override_tensor: "PATTERN=DEVICE", one or several: matrices whose name the regular
     expression finds, as in "exps=CPU". tensor_split: how many layers each GPU gets, as proportions; by free memory if
-    empty. main_gpu: the one GPU to use, counted from 0; None = all. card_experts: whose CUDA kernels compute the
-    experts where one card holds the whole model, "ggml" or "own" (docs/cuda.md); the attribute says which do.
+    empty. main_gpu: the one GPU to use, counted from 0; None = all. card_layers: whose CUDA kernels compute
+    all but the attention where one card holds the whole model, "ggml" or "own" (docs/cuda.md); the attribute says
+    which do.
 
     Raises ``ModelFileError`` for a file that cannot be used, ``RequestError`` for an argument out of range or more than
     the GPUs hold, ``BackendError`` where a device fails or memory does not suffice. Warns (``UserWarning``) of what was
@@ -187,12 +188,12 @@ class Engine:
         override_tensor: str | Sequence[str] = (),
         tensor_split: Sequence[float] = (),
         main_gpu: int | None = None,
-        card_experts: CardExperts = "ggml",
+        card_layers: CardLayers = "ggml",
     ) -> None:
         if kv_type not in ("f16", "f32"):
             raise RequestError(f'kv_type must be "f16" or "f32", not {kv_type!r}: other types lose the attention')
-        if card_experts not in ("ggml", "own"):
-            raise RequestError(f'card_experts must be "ggml" or "own", not {card_experts!r}')
+        if card_layers not in ("ggml", "own"):
+            raise RequestError(f'card_layers must be "ggml" or "own", not {card_layers!r}')
         for name, value in (("n_ctx", n_ctx), ("n_threads", n_threads), ("n_batch", n_batch)):
             _check_count(name, value)
         file = os.fspath(Path(path).expanduser())
@@ -204,7 +205,7 @@ class Engine:
             n_batch=n_batch or 0,
             kv_f32=kv_type == "f32",
             exact=exact,
-            own_card_experts=card_experts == "own",
+            own_card_layers=card_layers == "own",
             devices=device_request(n_gpu_layers, n_cpu_moe, override_tensor, tensor_split, main_gpu),
         )
         for note in self._native.plan().notes:
@@ -213,7 +214,7 @@ class Engine:
         self.n_ctx = self._native.n_ctx
         self.n_batch = self._native.n_batch
         self.n_threads = self._native.n_threads
-        self.card_experts: CardExperts = "own" if self._native.plan().own_card_experts else "ggml"
+        self.card_layers: CardLayers = "own" if self._native.plan().own_card_layers else "ggml"
         self.info = _info(self._native.info)
 
     @property

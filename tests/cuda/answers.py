@@ -85,13 +85,13 @@ def _on_cards(model: str, cards: Any, placement: dict[str, Any]) -> dict[str, An
         return {**found, "callers": _callers_canvases(engine)}
 
 
-def own_experts(model: str, library: str) -> dict[str, Any]:
-    """By whose kernels compute the experts, on one stand-in card: logits of both passes at several lengths, an answer,
+def own_layers(model: str, library: str) -> dict[str, Any]:
+    """By whose kernels compute the layers, on one stand-in card: logits of both passes at several lengths, an answer,
     memory as planned and as taken, parts of a step, and graphs that later steps ran and repeated."""
     from engine.standin_worker import RESERVE, ROOM, Cards
 
     cards = Cards(library, [RESERVE + ROOM])
-    return {whose: _with_experts(model, cards, whose) for whose in ("ggml", "own")}
+    return {whose: _with_layers(model, cards, whose) for whose in ("ggml", "own")}
 
 
 def pass_logits(session: Any, n: int) -> list[np.ndarray]:
@@ -104,10 +104,10 @@ def pass_logits(session: Any, n: int) -> list[np.ndarray]:
     return logits
 
 
-def _with_experts(model: str, cards: Any, whose: Any) -> dict[str, Any]:
+def _with_layers(model: str, cards: Any, whose: Any) -> dict[str, Any]:
     from dgemma import Engine, StepEvent
 
-    with Engine(model, n_ctx=600, n_threads=1, main_gpu=0, card_experts=whose) as engine:
+    with Engine(model, n_ctx=600, n_threads=1, main_gpu=0, card_layers=whose) as engine:
         planned, session, n = engine.memory, engine.session(), engine.info.canvas_length
         logits = pass_logits(session, n)
         session.truncate(0)
@@ -124,19 +124,19 @@ def _with_experts(model: str, cards: Any, whose: Any) -> dict[str, Any]:
         by_part = session.denoise(range(100, 100 + n))
         parts = sorted(session.take_parts())
         found = {"logits": logits, "steps": steps, "counts": counts, "parts": parts, "by_part": by_part, "whole": whole}
-        return {**found, "planned": planned, "taken": engine.memory, "whose": engine.card_experts}
+        return {**found, "planned": planned, "taken": engine.memory, "whose": engine.card_layers}
 
 
-def experts_note(model: str, **placement: Any) -> tuple[str, list[str]]:
-    """Whose kernels compute the experts, and what is said of it, where ours were asked for."""
+def layers_note(model: str, **placement: Any) -> tuple[str, list[str]]:
+    """Whose kernels compute the layers, and what is said of it, where ours were asked for."""
     import warnings
 
     from dgemma import Engine
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        with Engine(model, n_ctx=256, n_threads=1, card_experts="own", **placement) as engine:
-            return engine.card_experts, [str(warning.message) for warning in said]
+        with Engine(model, n_ctx=256, n_threads=1, card_layers="own", **placement) as engine:
+            return engine.card_layers, [str(warning.message) for warning in said]
 
 
 def _callers_canvases(engine: Any) -> list[np.ndarray]:

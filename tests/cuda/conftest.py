@@ -12,6 +12,7 @@ from dgemma._core import (
     cuda_unavailable,
     run_dense_on_card,
     run_experts_on_card,
+    run_heads_on_card,
     run_layer_rows_on_card,
     run_on_card,
 )
@@ -54,3 +55,8 @@ def card_dense(request: pytest.FixtureRequest) -> Card:
 @pytest.fixture(params=["emulated", "card"])
 def card_rows(request: pytest.FixtureRequest) -> Card:
     return on_card(request, run_layer_rows_on_card)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card_heads(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_heads_on_card)

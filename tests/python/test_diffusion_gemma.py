@@ -264,7 +264,7 @@ def test_seeds(scripted: Callable[..., DiffusionGemma]) -> None:
 
 def test_settings_by_name(scripted: Callable[..., DiffusionGemma]) -> None:
     places = {"n_gpu_layers": 3, "n_cpu_moe": 2, "override_tensor": "exps=CPU", "tensor_split": [1], "main_gpu": None}
-    places["card_experts"] = "own"
+    places["card_layers"] = "own"
     model = scripted("a", t_min=0.2, n_ctx=99, n_threads=2, **places)
     assert model._engine.options == {"n_ctx": 99, "n_threads": 2, "kv_type": "f16", **places}  # type: ignore[attr-defined]
     model("a", max_denoising_steps=3, t_max=0.5, entropy_bound=0.2, stability_threshold=2, confidence_threshold=0.1)

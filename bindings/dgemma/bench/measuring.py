@@ -142,7 +142,7 @@ def _heading(engine: Engine, path: str | os.PathLike[str], plan: Plan) -> dict[s
         "threads": engine.n_threads,
         "prompt_tokens": list(plan.prompt_tokens),
         "exact": plan.exact,
-        "card_experts": engine.card_experts,
+        "card_layers": engine.card_layers,
         "steps": plan.steps,
         "blocks": plan.blocks,
         "repeats": plan.repeats,

@@ -73,7 +73,7 @@ def bench(
     overrides: d.Overrides = None,
     split: d.Split = None,
     main_gpu: d.MainGpu = None,
-    card_experts: d.CardExperts = "ggml",
+    card_layers: d.CardLayers = "ggml",
     numa: d.Numa = None,
     list_devices: d.ListDevices = False,
     compare: Annotated[
@@ -89,7 +89,7 @@ def bench(
 
     old = None if compare is None else _read(compare)
     devices = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu)
-    devices["card_experts"] = card_experts
+    devices["card_layers"] = card_layers
     plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, devices, context, chunk, cold, exact)
     with Console(stderr=True).status("load") as status:
         report = measure(model, plan, status.update)

@@ -104,9 +104,9 @@ Split = Annotated[
     Any, _option("-ts --tensor-split", "N,N", "Layers of each GPU, as proportions: 3,1.", parser=_proportions)
 ]
 MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
-CardExperts = Annotated[
+CardLayers = Annotated[
     Literal["ggml", "own"],
-    _option("--card-experts", None, "Whose CUDA kernels compute the experts."),
+    _option("--card-layers", None, "Whose CUDA kernels compute all but the attention."),
 ]
 Numa = Annotated[
     str | None,

@@ -236,9 +236,9 @@ struct EngineOptions {
     int n_batch = 0;      // tokens of one encoder pass; 0 = 384 where our own products encode on the CPU, else 256
     bool kv_f32 = false;  // F32 key/value cache instead of F16
     bool exact = false;   // F32 cache and nothing approximate: for comparing with a reference
-    /// The experts in our CUDA kernels, where one card holds the whole model; false: in ggml's, until a card has shown
-    /// where ours are faster (docs/cuda.md).
-    bool own_card_experts = false;
+    /// The layers but for their attention, and the head, in our CUDA kernels, where one card holds the whole model;
+    /// false: in ggml's, until a card has shown where ours are faster (docs/cuda.md).
+    bool own_card_layers = false;
     DeviceRequest devices;
     /// Called a few times a second on the thread that waits for a result; true stops the computation (Cancelled).
     std::function<bool()> interrupted;
@@ -271,7 +271,7 @@ struct DevicePlan {
     MemoryUse memory;
     std::vector<Layer> layers;
     std::string head;
-    bool own_card_experts = false;   // as in EngineOptions, where it can be had
+    bool own_card_layers = false;    // as in EngineOptions, where it can be had
     std::vector<std::string> notes;  // what was asked for and cannot be had, a sentence each
 };
 
@@ -503,7 +503,22 @@ struct ExpertTimes {
 };
 /// Batches of n_runs layers each, queued one after the other. BackendError without a card, or if it is too small.
 ExpertTimes time_experts(const ExpertJob& job, int n_runs);
-/// What they compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
+/// What follows the products of queries, keys and values, from and to the host's memory: norms, rotary positions,
+/// cache.
+struct HeadJob {
+    int n, heads, kv_heads, head_dim;
+    int64_t position;  // of the first token; it goes to cell position % n_cells
+    int n_cells;
+    float base, eps;
+    std::vector<float> factors;  // of the frequencies, [head_dim / 2]; empty: 1
+    float* q;                    // [n, heads, head_dim]: in and out
+    const float *k, *v;          // [n, kv_heads, head_dim]
+    const float *q_norm, *k_norm;
+    uint16_t *keys, *values;  // F16 [n_cells, kv_heads, head_dim]: in and out
+};
+/// As the CUDA kernel computes it. RequestError outside its bounds; BackendError where it cannot run.
+void run_heads_on_card(const HeadJob& job);
+/// What the experts' kernels compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
 ExpertJobResult define_experts(const ExpertJob& job);
 
 /// Products of dense weights and the same rows, from and to the host's memory.

@@ -76,6 +76,18 @@ std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
     };
 }
 
+void CardExperts::route(int n, const float* logits, const float* expert_scale, const Stream& stream) const {
+    route_tokens(shape_, n, logits, expert_scale, routes(), stream);
+    sort_pairs(shape_, n, experts_.data(), order(), stream);
+}
+
+void CardExperts::multiply(const ExpertWeights& gate_up, const ExpertWeights& down, int n, const ProductRows& rows,
+                           const Stream& stream) const {
+    const ProductRows gated{Arithmetic::kInt8, gated_.data(), gated_scales_.data()};
+    multiply_gate_up(shape_, n, gate_up, order(), rows, gated, stream);
+    multiply_down(shape_, n, down, order(), gated, products_.data(), stream);
+}
+
 void CardExperts::run(const ExpertPass& pass, const Stream& stream) const {
     for (const ExpertLaunch& launch : launches(pass)) launch.queue(stream);
 }

@@ -49,7 +49,14 @@ class CardExperts {
     /// Its six kernels, in order. Each may be queued again: none changes what it reads.
     std::vector<ExpertLaunch> launches(const ExpertPass& pass) const;
 
-    /// Of the last run.
+    /// The first two of them: chooses and orders.
+    void route(int n, const float* logits, const float* expert_scale, const Stream& stream) const;
+    /// And the two products, of input that is rounded already: leaves products().
+    void multiply(const ExpertWeights& gate_up, const ExpertWeights& down, int n, const ProductRows& rows,
+                  const Stream& stream) const;
+
+    /// Of the last run. products: [n used, hidden], each pair's.
+    const float* products() const { return products_.data(); }
     Routes routes() const { return {experts_.data(), weights_.data()}; }
     PairOrder order() const { return {pairs_.data(), tiles_.data(), n_tiles_.data()}; }
 

@@ -1,6 +1,6 @@
 // In place of all of cuda/ where the kernels are not built.
+#include "cuda/card_layers.h"
 #include "cuda/card_logits.h"
-#include "cuda/layer_experts.h"
 
 namespace dgemma {
 
@@ -14,6 +14,8 @@ CardJobResult run_on_card(const CardJob& /*job*/) { throw BackendError(cuda_unav
 ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
+void run_heads_on_card(const HeadJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
 ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
 
@@ -35,14 +37,14 @@ std::string why_not_on_card(const Model& /*model*/, const std::string& head, int
     return head.rfind("CUDA", 0) == 0 ? cuda_unavailable() : "";
 }
 
-std::string why_no_layer_experts(const Model& /*model*/, const std::string& /*device*/, int64_t /*max_tokens*/) {
+std::string why_no_card_layers(const Model& /*model*/, const std::string& /*device*/, int64_t /*max_tokens*/) {
     return cuda_unavailable();
 }
 
-uint64_t layer_experts_bytes(const Model& /*model*/, int64_t /*max_tokens*/) { return 0; }
+uint64_t card_layers_bytes(const Model& /*model*/, int64_t /*max_tokens*/) { return 0; }
 
-std::unique_ptr<OwnExperts> make_layer_experts(const Model& /*model*/, const Devices& /*devices*/,
-                                               int64_t /*max_tokens*/) {
+std::unique_ptr<OwnLayers> make_card_layers(const Model& /*model*/, const Devices& /*devices*/,
+                                            const KvCache& /*cache*/, int64_t /*max_tokens*/) {
     return nullptr;
 }
 

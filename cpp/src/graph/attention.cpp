@@ -33,17 +33,21 @@ ggml_tensor* build_ggml_attention(const GraphScope& g, ggml_tensor* q, ggml_tens
 
 }  // namespace
 
-KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
+Projections build_projections(const GraphScope& g, const LayerWeights& w, ggml_tensor* x) {
+    ProductInput normed(g, build_norm(g, x, w.attn_norm));
+    Projections made{normed.times(w.attn_q), normed.times(w.attn_k), nullptr};
+    made.v = w.attn_v == nullptr ? made.k : normed.times(w.attn_v);
+    return made;
+}
+
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, const Projections& x) {
     const LayerHparams& layer = g.h.layers[i];
     const int64_t row = layer.head_dim * layer.kv_heads;
     const auto heads = [&](ggml_tensor* t) {  // [hd * kv, n] -> [hd, kv, n]
         return ggml_reshape_3d(g.ctx, t, layer.head_dim, layer.kv_heads, g.shape.n_tokens);
     };
-    ggml_tensor* k = heads(x.times(w.attn_k));
-    // Full layers have no value projection: their values are the keys' product before its norm and rotation.
-    ggml_tensor* v = w.attn_v == nullptr ? k : heads(x.times(w.attn_v));
-    k = build_rope(g, layer, w, build_norm(g, k, w.attn_k_norm));
-    v = build_norm(g, v, nullptr);
+    ggml_tensor* k = build_rope(g, layer, w, build_norm(g, heads(x.k), w.attn_k_norm));
+    ggml_tensor* v = build_norm(g, heads(x.v), nullptr);
 
     const KvCache::Layer& cache = g.cache.layer(i);
     const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
@@ -54,24 +58,22 @@ KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t
     return {write(cache.k, k), write(cache.v, v)};
 }
 
-ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x) {
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, const Projections& x) {
+    const LayerHparams& layer = g.h.layers[i];
+    ggml_tensor* q = ggml_reshape_3d(g.ctx, x.q, layer.head_dim, g.h.heads, g.shape.n_tokens);
+    q = build_rope(g, layer, w, build_norm(g, q, w.attn_q_norm));
+    return build_mixing(g, w, i, q, build_kv_write(g, w, i, x));
+}
+
+ggml_tensor* build_mixing(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* q,
+                          const KvCache::Layer& written) {
     const LayerHparams& layer = g.h.layers[i];
     const LayerInputs& inputs = g.inputs.layers[static_cast<size_t>(w.device)];
-    const int64_t n = g.shape.n_tokens, keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
-
-    ggml_tensor* q = ggml_reshape_3d(g.ctx, x.times(w.attn_q), layer.head_dim, g.h.heads, n);
-    q = build_rope(g, layer, w, build_norm(g, q, w.attn_q_norm));  // [hd, heads, n]
-    const KvCache::Layer written = build_kv_write(g, w, i, x);
-
+    const int64_t keys = layer.sliding ? g.shape.ring_keys : g.shape.full_keys;
     ggml_tensor *k = view_heads(g, layer, written.k, keys), *v = view_heads(g, layer, written.v, keys);
     ggml_tensor* mask = layer.sliding ? inputs.ring_mask : inputs.full_mask;
     const bool own = !g.exact && !on_card(g, w.attn_output) && has_cpu_attention(layer.head_dim, k->type);
-    ggml_tensor* attention =
-        own ? build_cpu_attention(g.ctx, q, k, v, mask, g.pieces) : build_ggml_attention(g, q, k, v, mask);
-
-    const int64_t width = layer.head_dim * g.h.heads;
-    ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, n, width * sizeof(float), 0);
-    return build_product(g, w.attn_output, rows);
+    return own ? build_cpu_attention(g.ctx, q, k, v, mask, g.pieces) : build_ggml_attention(g, q, k, v, mask);
 }
 
 }  // namespace dgemma

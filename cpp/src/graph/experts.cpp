@@ -12,11 +12,13 @@ struct Routing {
     ggml_tensor* weights;  // [1, used, n]: the chosen probabilities, renormalised, times each expert's own scale
 };
 
+// On the raw residual: routing on a normed state is a known way to get stray tokens.
 Routing build_routing(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used;
-    ggml_tensor* probs = ggml_soft_max(g.ctx, build_router_logits(g, w, residual));               // [experts, n]
-    ggml_tensor* experts = ggml_argsort_top_k(g.ctx, probs, static_cast<int>(g.h.experts_used));  // [used, n]
-
+    ggml_tensor* r = build_norm(g, residual, w.router_scale);
+    r = ggml_scale(g.ctx, r, 1.0f / std::sqrt(static_cast<float>(g.h.hidden)));
+    ggml_tensor* probs = ggml_soft_max(g.ctx, ggml_mul_mat(g.ctx, w.router, r));      // [experts, n]
+    ggml_tensor* experts = ggml_argsort_top_k(g.ctx, probs, static_cast<int>(used));  // [used, n]
     end_part(experts, "router");
 
     const auto chosen = [&](ggml_tensor* values) {  // [experts, n] -> [used, n]
@@ -37,12 +39,6 @@ bool wants_cpu_experts(const GraphScope& g, const LayerWeights& w) {
 }
 
 }  // namespace
-
-// On the raw residual: routing on a normed state is a known way to get stray tokens.
-ggml_tensor* build_router_logits(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
-    ggml_tensor* r = build_norm(g, residual, w.router_scale);
-    return ggml_mul_mat(g.ctx, w.router, ggml_scale(g.ctx, r, 1.0f / std::sqrt(static_cast<float>(g.h.hidden))));
-}
 
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual) {
     const int64_t n = g.shape.n_tokens, used = g.h.experts_used, ffn = g.h.expert_ffn;

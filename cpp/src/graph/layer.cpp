@@ -10,23 +10,7 @@ namespace {
 // With fewer columns, unpacking a weight costs more than our kernel then gains on ggml's row by row products.
 constexpr int64_t kLeastColumns = 16;
 
-/// Ends the graph before layer i's experts, which are computed between it and the next. Returns their sums.
-ggml_tensor* cut_at_experts(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* residual) {
-    if (residual != g.cuts->at(CutGraphs::kResidual)) g.cuts->leave(residual, CutGraphs::kResidual);
-    g.cuts->leave(build_router_logits(g, w, residual), CutGraphs::kLogits);
-    g.cuts->leave(end_part(build_norm(g, residual, w.pre_ffw_norm_2), "router"), CutGraphs::kRows);
-    g.cuts->cut(i);
-    return g.cuts->at(CutGraphs::kRows);
-}
-
 }  // namespace
-
-ggml_cgraph* current_graph(const GraphScope& g) { return g.cuts == nullptr ? g.graph : g.cuts->current(); }
-
-ggml_tensor* end_part_at(const GraphScope& g, ggml_tensor* node, const char* part, CutGraphs::Place place) {
-    end_part(node, part);
-    return g.cuts == nullptr ? node : g.cuts->cut_part(node, place);
-}
 
 ggml_tensor* ProductInput::times(ggml_tensor* weight) {
     if (g_.exact || g_.shape.n_tokens < kLeastColumns || on_card(g_, weight) || !has_cpu_product(weight)) {
@@ -69,28 +53,22 @@ ggml_tensor* build_ffn(const GraphScope& g, ggml_tensor* gate, ggml_tensor* up, 
 }
 
 ggml_tensor* build_layer(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* x) {
-    ProductInput normed(g, build_norm(g, x, w.attn_norm));
-    ggml_tensor* attention = build_attention(g, w, i, normed);
+    ggml_tensor* attention = build_attention(g, w, i, build_projections(g, w, x));
+    const int64_t width = w.attn_output->ne[0];
+    ggml_tensor* rows = ggml_view_2d(g.ctx, attention, width, g.shape.n_tokens, width * sizeof(float), 0);
+    attention = build_product(g, w.attn_output, rows);
     ggml_tensor* residual = ggml_add(g.ctx, x, build_norm(g, attention, w.post_attention_norm));
-    residual = end_part_at(g, residual, "attention", CutGraphs::kResidual);
+    end_part(residual, "attention");
 
-    ggml_tensor* experts = nullptr;
-    if (g.cuts != nullptr) {
-        experts = cut_at_experts(g, w, i, residual);
-        residual = g.cuts->at(CutGraphs::kResidual);
-    }
     ggml_tensor* dense = build_ffn(g, w.ffn_gate, w.ffn_up, w.ffn_down, build_norm(g, residual, w.ffn_norm));
-    if (g.cuts == nullptr) {
-        ggml_build_forward_expand(g.graph, end_part(dense, "dense_ffn"));
-        experts = build_experts(g, w, residual);
-    }
+    ggml_build_forward_expand(g.graph, end_part(dense, "dense_ffn"));
+    ggml_tensor* experts = build_experts(g, w, residual);
     ggml_tensor* ffn =
         ggml_add(g.ctx, build_norm(g, dense, w.post_ffw_norm_1), build_norm(g, experts, w.post_ffw_norm_2));
 
     ggml_tensor* output = ggml_add(g.ctx, residual, build_norm(g, ffn, w.post_ffw_norm));
     output = ggml_scale(g.ctx, output, g.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale);
-    // What follows the experts in a cut pass is dense but for the norms.
-    return end_part_at(g, output, g.cuts == nullptr ? "experts" : "dense_ffn", CutGraphs::kRows);
+    return end_part(output, "experts");
 }
 
 }  // namespace dgemma

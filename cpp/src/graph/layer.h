@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "cpu/pieces.h"
-#include "graph/cut_graphs.h"
 #include "graph/masks.h"
 #include "graph/token_inputs.h"
 #include "model/model.h"
@@ -34,8 +33,7 @@ struct PassInputs {
 /// What every node builder needs. `x` below is always [hidden, n] F32.
 struct GraphScope {
     ggml_context* ctx;
-    ggml_cgraph* graph;  // the one graph of the pass; null with `cuts`
-    CutGraphs* cuts;     // null: the pass is not cut
+    ggml_cgraph* graph;
     const Hparams& h;
     const PassShape& shape;
     const PassInputs& inputs;
@@ -46,12 +44,6 @@ struct GraphScope {
     bool as_card;    // for measuring: as if every weight lay on a card
     bool exact;  // no fused operation that rounds differently, and each product with a weight is a MUL_MAT (_ID) node
 };
-
-/// The graph that nodes are added to.
-ggml_cgraph* current_graph(const GraphScope& g);
-
-/// Ends a part of the pass at `node`, which it returns as what follows reads it.
-ggml_tensor* end_part_at(const GraphScope& g, ggml_tensor* node, const char* part, CutGraphs::Place place);
 
 /// Activations [k, n] for one product or several: where a weight is multiplied on the CPU by our own kernel
 /// (cpu/products.h), they are quantised once for all of them.
@@ -79,14 +71,23 @@ ggml_tensor* build_gelu_gate(ggml_context* ctx, ggml_tensor* gate, ggml_tensor* 
 /// weight times x: [rows, n].
 ggml_tensor* build_product(const GraphScope& g, ggml_tensor* weight, ggml_tensor* x);
 
-/// Writes the keys and values of x to layer i's cache; returns the cache's tensors with the write done.
-KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x);
+/// What attention is made of: products of a layer's normed input. In full layers, which have no projection of values, v
+/// is k, before its norm and rotation.
+struct Projections {
+    ggml_tensor* q;      // [hd * heads, n]
+    ggml_tensor *k, *v;  // [hd * kv, n]
+};
+Projections build_projections(const GraphScope& g, const LayerWeights& w, ggml_tensor* x);
 
-/// Layer i's attention over the cache, [hidden, n], before its post-norm. x is the normed input.
-ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, ProductInput& x);
+/// Writes keys and values to layer i's cache; returns the cache's tensors with the write done.
+KvCache::Layer build_kv_write(const GraphScope& g, const LayerWeights& w, size_t i, const Projections& x);
 
-/// What the router says of each expert before the softmax, [experts, n]: on the raw residual.
-ggml_tensor* build_router_logits(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);
+/// Layer i's attention over the cache, before the product with attn_output: [hd, heads, n], or more than n rows of it.
+ggml_tensor* build_attention(const GraphScope& g, const LayerWeights& w, size_t i, const Projections& x);
+
+/// The same from queries [hd, heads, n], normed and rotated, where the cache has the keys and values already.
+ggml_tensor* build_mixing(const GraphScope& g, const LayerWeights& w, size_t i, ggml_tensor* q,
+                          const KvCache::Layer& written);
 
 /// The mixture of experts, [hidden, n]: routed on the raw residual, computed on its norm.
 ggml_tensor* build_experts(const GraphScope& g, const LayerWeights& w, ggml_tensor* residual);

@@ -14,6 +14,8 @@ class NodeObserver {
     virtual bool wants(const ggml_tensor* node) = 0;
     /// The node is computed, and its sources still hold what it was computed from (on their device).
     virtual void computed(const ggml_tensor* node) = 0;
+    /// A part of a pass (parts.h) that is not ggml's is computed.
+    virtual void part_ended(const char* /*part*/) {}
 };
 
 }  // namespace dgemma

@@ -69,17 +69,15 @@ void set_mask(ggml_tensor* mask, Rows rows) {
 }  // namespace
 
 PassRunner::PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
-                       OwnExperts* experts, bool exact)
+                       OwnLayers* layers, bool exact)
     : pass_(pass), model_(model), devices_(devices), cache_(cache), logits_(logits), exact_(exact) {
     std::vector<ggml_backend_t> backends = devices.started();
     sched_.reset(ggml_backend_sched_new(backends.data(), /*bufts=*/nullptr, static_cast<int>(backends.size()),
                                         max_nodes(model.hparams(), devices.count()), /*parallel=*/false,
                                         /*op_offload=*/false));
     if (!sched_) throw BackendError("ggml could not make a scheduler");
-    if (experts != nullptr) {
-        ggml_backend_t card = devices.get(model.head_device());
-        cuts_ = std::make_unique<CutGraphs>(card, *experts, model.hparams().hidden, model.hparams().experts);
-    }
+    if (layers == nullptr) return;
+    mixings_ = std::make_unique<MixingGraphs>(devices.get(model.head_device()), *layers, model.hparams());
 }
 
 ggml_tensor* PassRunner::build_decoder_input(const GraphScope& g) {
@@ -127,45 +125,47 @@ void PassRunner::build(const PassShape& shape, bool as_card) {
     shape_ = shape;
 
     const size_t nodes = max_nodes(h, devices_.count());
-    const size_t graphs = cuts_ ? CutGraphs::most_graphs(h.layers.size()) * CutGraphs::graph_bytes()
-                                : ggml_graph_overhead_custom(nodes, /*grads=*/false);
+    const size_t graphs =
+        mixings_ ? h.layers.size() * MixingGraphs::graph_bytes() : ggml_graph_overhead_custom(nodes, /*grads=*/false);
     graph_memory_.resize(nodes * ggml_tensor_overhead() + graphs);
     context_.reset(ggml_init({graph_memory_.size(), graph_memory_.data(), /*no_alloc=*/true}));
     ggml_context* ctx = context_.get();
-    graph_ = cuts_ ? nullptr : ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
+    graph_ = mixings_ ? nullptr : ggml_new_graph_custom(ctx, nodes, /*grads=*/false);
     inputs_ = new_inputs(ctx, shape, h.hidden, devices_.count());
-    if (cuts_) cuts_->begin(ctx, shape.n_tokens, /*by_part=*/observer_ != nullptr);
-    const GraphScope scope{ctx,    graph_,   cuts_.get(),  h,       shape_,  inputs_,
-                           cache_, devices_, sched_.get(), pieces_, as_card, exact_};
-    if (!cuts_) keep_inputs();
-    build_nodes(scope);
-    if (!cuts_) keep_readers();
+    const GraphScope scope{ctx, graph_, h, shape_, inputs_, cache_, devices_, sched_.get(), pieces_, as_card, exact_};
+    if (mixings_) return build_mixings(scope);
+    keep_inputs();
+    build_whole(scope);
+    keep_readers();
 }
 
-/// Those that the card of a cut pass reads.
-std::vector<ggml_tensor*> PassRunner::card_inputs() const {
+/// Only how attention mixes values: what else a layer does, our kernels do.
+void PassRunner::build_mixings(const GraphScope& g) {
     const LayerInputs& in = inputs_.layers[static_cast<size_t>(model_.head_device())];
-    std::vector<ggml_tensor*> all{inputs_.tokens.rows, in.positions, in.full_cells,
-                                  in.ring_cells,       in.full_mask, in.ring_mask};
-    if (inputs_.tokens.soft != nullptr) all.push_back(inputs_.tokens.soft);
-    return all;
+    std::vector<ggml_tensor*> inputs{inputs_.tokens.rows, in.full_mask, in.ring_mask};
+    if (inputs_.tokens.soft != nullptr) inputs.push_back(inputs_.tokens.soft);
+    mixings_->begin(g.ctx, shape_, std::move(inputs), inputs_.tokens, logits_);
+    const std::vector<LayerWeights>& layers = model_.weights().layers;
+    // Nothing reads the encoder's output: of its last layer only the keys and values are wanted.
+    const size_t n_mixings = layers.size() - (pass_ == Pass::kEncoder ? 1 : 0);
+    for (size_t i = 0; i < n_mixings; ++i) {
+        mixings_->add_graph(build_mixing(g, layers[i], i, mixings_->queries(), cache_.layer(i)));
+    }
 }
 
-void PassRunner::build_nodes(const GraphScope& g) {
+void PassRunner::build_whole(const GraphScope& g) {
     const ModelWeights& w = model_.weights();
     ggml_tensor* x = g.inputs.tokens.rows;
     if (pass_ == Pass::kDecoder) {
-        x = build_norm(g, ggml_add(g.ctx, x, build_decoder_input(g)), nullptr);
-        x = end_part_at(g, x, "embedding", CutGraphs::kRows);
+        x = end_part(build_norm(g, ggml_add(g.ctx, x, build_decoder_input(g)), nullptr), "embedding");
     }
     const size_t last = w.layers.size() - 1;
     for (size_t i = 0; i < last; ++i) x = build_layer(g, w.layers[i], i, x);
     if (pass_ == Pass::kEncoder) {
         // Nothing reads the encoder's output: of the last layer only the keys and values are wanted.
-        ProductInput normed(g, build_norm(g, x, w.layers[last].attn_norm));
-        const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, normed);
-        ggml_build_forward_expand(current_graph(g), kv.k);
-        ggml_build_forward_expand(current_graph(g), end_part(kv.v, "attention"));
+        const KvCache::Layer kv = build_kv_write(g, w.layers[last], last, build_projections(g, w.layers[last], x));
+        ggml_build_forward_expand(graph_, kv.k);
+        ggml_build_forward_expand(graph_, end_part(kv.v, "attention"));
         return;
     }
     x = build_norm(g, build_layer(g, w.layers[last], last, x), w.output_norm);
@@ -173,11 +173,11 @@ void PassRunner::build_nodes(const GraphScope& g) {
     if (ggml_backend_tensor_alloc(logits_->buffer, product, logits_->data) != GGML_STATUS_SUCCESS) {
         throw BackendError("ggml could not place the logits");
     }
-    ggml_build_forward_expand(current_graph(g), end_part(product, "head"));
+    ggml_build_forward_expand(graph_, end_part(product, "head"));
 }
 
 void PassRunner::check_supported() const {
-    if (cuts_) return cuts_->check_supported();
+    if (mixings_) return mixings_->check_supported();
     for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph_, i);
         bool supported = false;
@@ -196,7 +196,7 @@ void PassRunner::reserve(int64_t n_tokens) {
     build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()));
     shape_ = {};  // measured only, not allocated: the first run builds its own
     check_supported();
-    const bool is_there = cuts_ ? cuts_->reserve(card_inputs()) : ggml_backend_sched_reserve(sched_.get(), graph_);
+    const bool is_there = mixings_ ? mixings_->reserve() : ggml_backend_sched_reserve(sched_.get(), graph_);
     if (!is_there) {
         throw BackendError("not enough memory for the compute buffers; a smaller n_ctx or n_batch needs less" +
                            std::string(devices_.started().size() > 1 ? ", and n_gpu_layers=0 none of a GPU" : ""));
@@ -206,7 +206,7 @@ void PassRunner::reserve(int64_t n_tokens) {
 uint64_t PassRunner::measure(int64_t n_tokens, bool as_card) {
     build(pass_shape(pass_, cache_.shape().full_cells - n_tokens, n_tokens, cache_.shape()), as_card);
     shape_ = {};
-    if (cuts_) return cuts_->measure(card_inputs());
+    if (mixings_) return mixings_->measure();
     check_supported();
     std::vector<size_t> sizes(devices_.started().size());
     ggml_backend_sched_reserve_size(sched_.get(), graph_, sizes.data());
@@ -244,7 +244,7 @@ TokenInputs PassRunner::prepare(int64_t n_tokens) {
 }
 
 void PassRunner::allocate() {
-    allocated_ = cuts_ ? cuts_->allocate(card_inputs()) : ggml_backend_sched_alloc_graph(sched_.get(), graph_);
+    allocated_ = mixings_ ? mixings_->allocate() : ggml_backend_sched_alloc_graph(sched_.get(), graph_);
     if (!allocated_) throw BackendError("ggml could not allocate the graph's memory");
 }
 
@@ -254,13 +254,13 @@ void PassRunner::run() {
 }
 
 void PassRunner::synchronize() const {
-    if (cuts_) return cuts_->synchronize();
+    if (mixings_) return mixings_->synchronize();
     ggml_backend_sched_synchronize(sched_.get());
 }
 
 void PassRunner::start() {
-    const ggml_status status =
-        cuts_ ? cuts_->start(observer_) : ggml_backend_sched_graph_compute_async(sched_.get(), graph_);
+    const ggml_status status = mixings_ ? mixings_->start(cache_.n_past(), observer_)
+                                        : ggml_backend_sched_graph_compute_async(sched_.get(), graph_);
     if (status == GGML_STATUS_SUCCESS && !observer_error_) return;
     synchronize();
     if (observer_error_) std::rethrow_exception(std::exchange(observer_error_, nullptr));
@@ -278,7 +278,6 @@ std::string PassRunner::started_names() const {
 
 void PassRunner::observe(NodeObserver* observer) {
     observer_ = observer;
-    if (cuts_) shape_ = {};  // which is cut by parts for an observer, and not otherwise
     ggml_backend_sched_set_eval_callback(sched_.get(), observer == nullptr ? nullptr : &PassRunner::show, this);
 }
 
@@ -297,7 +296,7 @@ bool PassRunner::show(ggml_tensor* node, bool ask, void* runner) {
 }
 
 void PassRunner::add_memory(MemoryUse& use) const {
-    if (cuts_) use[device_name(devices_.get(model_.head_device()))]["compute"] += cuts_->n_bytes();
+    if (mixings_) use[device_name(devices_.get(model_.head_device()))]["compute"] += mixings_->n_bytes();
     for (ggml_backend_t backend : devices_.started()) {
         use[device_name(backend)]["compute"] += ggml_backend_sched_get_buffer_size(sched_.get(), backend);
     }

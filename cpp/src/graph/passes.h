@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/layer.h"
+#include "graph/mixing_graphs.h"
 #include "graph/observer.h"
 
 namespace dgemma {
@@ -22,10 +23,10 @@ struct FreeScheduler {
 class PassRunner {
   public:
     /// `logits`: where the decoder's graph leaves the LM head's product, [vocab, canvas] before the soft-cap, already
-    /// in a buffer; null for the encoder. `experts`: who computes them in place of ggml, where one card holds
+    /// in a buffer; null for the encoder. `layers`: who computes them but for the attention, where one card holds
     /// everything; null: ggml.
     PassRunner(Pass pass, const Model& model, const Devices& devices, const KvCache& cache, ggml_tensor* logits,
-               OwnExperts* experts, bool exact);
+               OwnLayers* layers, bool exact);
 
     /// Sizes the compute memory for passes of up to n tokens in a full cache. BackendError if it cannot be had, or if
     /// no device can run a node.
@@ -53,8 +54,8 @@ class PassRunner {
     void keep_readers();
     void build(const PassShape& shape, bool as_card = false);
     ggml_tensor* build_decoder_input(const GraphScope& g);
-    void build_nodes(const GraphScope& g);
-    std::vector<ggml_tensor*> card_inputs() const;
+    void build_whole(const GraphScope& g);
+    void build_mixings(const GraphScope& g);
     void allocate();
     void synchronize() const;
     void check_supported() const;
@@ -68,7 +69,7 @@ class PassRunner {
     ggml_tensor* logits_;
     bool exact_;
     std::unique_ptr<ggml_backend_sched, FreeScheduler> sched_;
-    std::unique_ptr<CutGraphs> cuts_;  // null: one graph, for the scheduler
+    std::unique_ptr<MixingGraphs> mixings_;  // null: one graph, for the scheduler
     Pieces pieces_;
     std::vector<uint8_t> graph_memory_;
     ContextPtr context_;

@@ -15,6 +15,7 @@ class PartTimer final : public NodeObserver {
   public:
     bool wants(const ggml_tensor* node) override;
     void computed(const ggml_tensor* node) override;
+    void part_ended(const char* part) override { end(part); }
 
     /// The next part begins now.
     void begin() { last_ = Clock::now(); }

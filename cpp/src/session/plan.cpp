@@ -4,8 +4,8 @@
 
 #include "cpu/attention.h"
 #include "cpu/products.h"
+#include "cuda/card_layers.h"
 #include "cuda/card_logits.h"
-#include "cuda/layer_experts.h"
 #include "graph/passes.h"
 #include "session/logit_product.h"
 #include "session/soft_embedding.h"
@@ -16,16 +16,17 @@ namespace {
 constexpr int kDefaultContext = 8192;
 
 /// Stands for kernels of ours in graphs that are measured and never run.
-class UnrunExperts final : public OwnExperts {
+class UnrunLayers final : public OwnLayers {
   public:
-    void queue(size_t /*layer*/, const ExpertTensors& /*tensors*/) override {}
+    void begin(const OwnPass& /*pass*/) override {}
+    void go_on(const OwnPass& /*pass*/, size_t /*layer*/) override {}
     void add_memory(MemoryUse& /*use*/) const override {}
 };
 
 struct SessionBytes {
     std::vector<uint64_t> kv;            // by layer
     uint64_t cpu_compute, card_compute;  // of both passes, all of them on the one or the other
-    uint64_t cut_compute;                // the same on a card with the experts in our kernels; 0 unless asked for
+    uint64_t own_compute;                // the same on a card with the layers in our kernels; 0 unless asked for
     uint64_t rows;                       // [hidden, n] F32 of both passes
     uint64_t logits, soft_scratch;
     uint64_t pass_rows;    // [hidden, n] F32 of the larger pass: its inputs on their way to another device
@@ -55,13 +56,13 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
         bytes.kv.push_back(ggml_nbytes(cache.layer(i).k) + ggml_nbytes(cache.layer(i).v));
     }
     bytes.cpu_compute = encoder.measure(chunk, /*as_card=*/false) + decoder.measure(h.canvas, /*as_card=*/false);
-    if (options.own_card_experts) {
-        UnrunExperts experts;
-        PassRunner cut_encoder(Pass::kEncoder, model, devices, cache, nullptr, &experts, options.exact);
-        PassRunner cut_decoder(Pass::kDecoder, model, devices, cache, product, &experts, options.exact);
-        bytes.cut_compute = cut_encoder.measure(chunk, /*as_card=*/true) +
-                            cut_decoder.measure(h.canvas, /*as_card=*/true) +
-                            cuda::layer_experts_bytes(model, max_tokens(options, h));
+    if (options.own_card_layers) {
+        UnrunLayers layers;
+        PassRunner own_encoder(Pass::kEncoder, model, devices, cache, nullptr, &layers, options.exact);
+        PassRunner own_decoder(Pass::kDecoder, model, devices, cache, product, &layers, options.exact);
+        bytes.own_compute = own_encoder.measure(chunk, /*as_card=*/true) +
+                            own_decoder.measure(h.canvas, /*as_card=*/true) +
+                            cuda::card_layers_bytes(model, max_tokens(options, h));
     }
     bytes.card_compute = encoder.measure(chunk, /*as_card=*/true) + decoder.measure(h.canvas, /*as_card=*/true);
     bytes.rows = static_cast<uint64_t>(chunk + h.canvas) * row;
@@ -76,18 +77,18 @@ SessionBytes measure_session(const Model& model, const Devices& devices, const E
     return bytes;
 }
 
-/// Empty where our kernels compute the experts; otherwise why ggml does.
-std::string why_ggml_experts(const Model& model, const EngineOptions& options, const Placement& placement,
-                             const std::vector<DeviceInfo>& there) {
+/// Empty where our kernels compute the layers; otherwise why ggml does.
+std::string why_ggml_layers(const Model& model, const EngineOptions& options, const Placement& placement,
+                            const std::vector<DeviceInfo>& there) {
     if (options.exact) return "exact has ggml's products alone";
+    if (options.kv_f32) return "their cache is F16, and F32 was asked for";
     const int head = placement.head();
     bool is_one = head + 1 != static_cast<int>(there.size());
     for (const std::vector<int>* devices : {&placement.units, &placement.tensors}) {
         for (const int device : *devices) is_one = is_one && device == head;
     }
     if (!is_one) return "no card holds the whole model";
-    return cuda::why_no_layer_experts(model, there[static_cast<size_t>(head)].name,
-                                      max_tokens(options, model.hparams()));
+    return cuda::why_no_card_layers(model, there[static_cast<size_t>(head)].name, max_tokens(options, model.hparams()));
 }
 
 DevicePlan show(const Model& model, const EngineOptions& options, const SessionBytes& bytes, uint64_t card_compute,
@@ -202,7 +203,7 @@ EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineO
     const SessionBytes bytes = measure_session(model, devices, options, there);
     const uint64_t with_head = bytes.logits + bytes.card_logits;
     PlacementInput input{
-        model.tensor_sizes(), bytes.kv, with_head, std::max(bytes.card_compute, bytes.cut_compute), {}, {}};
+        model.tensor_sizes(), bytes.kv, with_head, std::max(bytes.card_compute, bytes.own_compute), {}, {}};
     for (size_t i = 0; i + 1 < there.size(); ++i) {
         const bool silent = there[i].free_bytes == 0 && there[i].total_bytes == 0;
         input.cards.push_back(there[i].name);
@@ -219,10 +220,10 @@ EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineO
         const std::string why = cuda::why_not_on_card(model, head, max_tokens(options, model.hparams()));
         if (!why.empty()) placement.notes.push_back(head + " sends each step's logits to the CPU: " + why);
     }
-    const std::string why = options.own_card_experts ? why_ggml_experts(model, options, placement, there) : "";
-    if (!why.empty()) placement.notes.push_back("card_experts is \"own\", but ggml computes the experts: " + why);
+    const std::string why = options.own_card_layers ? why_ggml_layers(model, options, placement, there) : "";
+    if (!why.empty()) placement.notes.push_back("card_layers is \"own\", but ggml computes the layers: " + why);
     DevicePlan shown = show(model, options, bytes, input.compute, placement, there);
-    shown.own_card_experts = options.own_card_experts && why.empty();
+    shown.own_card_layers = options.own_card_layers && why.empty();
     return {std::move(placement), std::move(shown)};
 }
 

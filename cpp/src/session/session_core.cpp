@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/card_layers.h"
 #include "cuda/card_logits.h"
-#include "cuda/layer_experts.h"
 #include "session/plan.h"
 
 namespace dgemma {
@@ -21,10 +21,10 @@ std::unique_ptr<StepLogits> logits_for(EngineCore& engine) {
     return std::make_unique<HostLogits>(model, devices, dropped, n, engine.pool());
 }
 
-std::unique_ptr<OwnExperts> experts_for(EngineCore& engine) {
-    if (!engine.plan().own_card_experts) return nullptr;
-    return cuda::make_layer_experts(engine.model(), engine.devices(),
-                                    max_tokens(engine.options(), engine.model().hparams()));
+std::unique_ptr<OwnLayers> layers_for(EngineCore& engine, const KvCache& cache) {
+    if (!engine.plan().own_card_layers) return nullptr;
+    return cuda::make_card_layers(engine.model(), engine.devices(), cache,
+                                  max_tokens(engine.options(), engine.model().hparams()));
 }
 
 }  // namespace
@@ -33,10 +33,10 @@ SessionCore::SessionCore(EngineCore& engine)
     : engine_(engine),
       cache_(engine.model(), engine.devices(), cache_shape(engine.model(), engine.options()), /*plan_only=*/false),
       logits_(logits_for(engine)),
-      experts_(experts_for(engine)),
-      encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, experts_.get(),
+      layers_(layers_for(engine, cache_)),
+      encoder_(Pass::kEncoder, engine.model(), engine.devices(), cache_, nullptr, layers_.get(),
                engine.options().exact),
-      decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), experts_.get(),
+      decoder_(Pass::kDecoder, engine.model(), engine.devices(), cache_, logits_->product(), layers_.get(),
                engine.options().exact) {
     encoder_.reserve(chunk_of(engine.options()));
     decoder_.reserve(canvas_length());
@@ -136,7 +136,7 @@ void SessionCore::add_memory(MemoryUse& use) const {
     const std::string host = device_name(engine_.devices().cpu());
     use[host]["compute"] +=
         attention_scratch(engine_.model(), engine_.options(), engine_.model().units(), engine_.devices().cpu_index());
-    if (experts_) experts_->add_memory(use);
+    if (layers_) layers_->add_memory(use);
     encoder_.add_memory(use);
     decoder_.add_memory(use);
 }

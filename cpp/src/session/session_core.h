@@ -43,7 +43,7 @@ class SessionCore final : public Denoiser {
     EngineCore& engine_;
     KvCache cache_;
     std::unique_ptr<StepLogits> logits_;
-    std::unique_ptr<OwnExperts> experts_;  // null: ggml's graphs have them
+    std::unique_ptr<OwnLayers> layers_;  // null: ggml computes them
     PassRunner encoder_, decoder_;
     std::unique_ptr<InputCollector> collector_;  // null unless inputs are collected
     std::unique_ptr<PartTimer> timer_;           // null unless parts are timed

@@ -136,5 +136,6 @@ struct __half {
     uint16_t bits;
 };
 inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
+inline __half __float2half(float value) { return {ggml_fp32_to_fp16(value)}; }
 inline float __half2float(__half value) { return ggml_fp16_to_fp32(value.bits); }
 inline __nv_bfloat16 __float2bfloat16(float value) { return {ggml_fp32_to_bf16(value).bits}; }

@@ -1,5 +1,5 @@
-"""Passes that are cut at their experts, which our kernels compute: the engine on a stand-in card that the emulation
-takes for its own, against the same engine with ggml's graph of the experts."""
+"""Passes whose layers our kernels compute but for their attention: the engine on a stand-in card that the emulation
+takes for its own, against the same engine with ggml's graphs alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dgemma import Engine, RequestError
 from dgemma.convert import convert
 from oracle.cases import checkpoint_for, load_case
 
-HIDDEN, USED, EXPERT_FFN, CHUNK = 64, 2, 32, 256
+LAYERS, HIDDEN, USED, EXPERT_FFN, CHUNK = 3, 64, 2, 32, 256
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("experts")
+    folder = tmp_path_factory.mktemp("layers")
     convert(checkpoint_for(load_case("early"), folder), folder / "early.gguf", type="q8_0")
     return folder / "early.gguf"
 
@@ -31,7 +31,7 @@ def found(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     """In a process of its own: what is registered with ggml stays registered."""
     process = Emulation()
     both: dict[str, dict[str, Any]] = process.call(
-        "own_experts", model=str(model), library=str(build_cards(tmp_path_factory.mktemp("cards")))
+        "own_layers", model=str(model), library=str(build_cards(tmp_path_factory.mktemp("cards")))
     )
     process.close()
     return both
@@ -62,11 +62,11 @@ def test_an_answer_is_finite(found: dict[str, dict[str, Any]]) -> None:
     assert len(found["own"]["steps"]) > 3
 
 
-def test_the_graphs_between_the_experts_are_repeated(found: dict[str, dict[str, Any]]) -> None:
-    """As many graphs a step as layers and one, each as it was: what ggml-cuda asks before it replays."""
+def test_the_graphs_of_attention_are_repeated(found: dict[str, dict[str, Any]]) -> None:
+    """One a layer, each as it was in the step before: what ggml-cuda asks before it replays."""
     counts = [count for count in found["own"]["counts"] if count[0] > 1]
     assert len(counts) > 3
-    assert {(ran, again) for _, ran, again in counts} == {(4, 4)}
+    assert {(ran, again) for _, ran, again in counts} == {(LAYERS, LAYERS)}
     assert {ran for step, ran, _ in found["ggml"]["counts"] if step > 1} == {1}
 
 
@@ -87,11 +87,11 @@ def test_looking_on_by_part_changes_nothing(found: dict[str, dict[str, Any]]) ->
 
 
 def test_what_stands_against_them_is_said(emulation: Emulation, model: Path, tmp_path: Path) -> None:
-    whose, said = emulation.call("experts_note", model=str(model), n_gpu_layers=0)
+    whose, said = emulation.call("layers_note", model=str(model), n_gpu_layers=0)
     assert whose == "ggml"
-    assert said == ['card_experts is "own", but ggml computes the experts: no card holds the whole model']
+    assert said == ['card_layers is "own", but ggml computes the layers: no card holds the whole model']
 
 
 def test_another_word_is_refused(model: Path) -> None:
-    with pytest.raises(RequestError, match=r"^card_experts must be \"ggml\" or \"own\", not 'ours'$"):
-        Engine(model, card_experts="ours")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"^card_layers must be \"ggml\" or \"own\", not 'ours'$"):
+        Engine(model, card_layers="ours")  # type: ignore[arg-type]

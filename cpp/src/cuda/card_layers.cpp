@@ -1,0 +1,268 @@
+#include "cuda/card_layers.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "cuda/card_experts.h"
+#include "cuda/dense.h"
+#include "cuda/ggml_order.h"
+#include "cuda/heads.h"
+#include "cuda/layer_memory.h"
+#include "cuda/layer_rows.h"
+#include "cuda/rope_turns.h"
+
+namespace dgemma::cuda {
+namespace {
+
+constexpr Arithmetic kArithmetic = Arithmetic::kInt8;  // the only one that the products have yet
+
+ExpertShape shape_of(const Hparams& h) {
+    return {static_cast<int>(h.experts), static_cast<int>(h.experts_used), static_cast<int>(h.hidden),
+            static_cast<int>(h.expert_ffn)};
+}
+
+ExpertWeights experts_of(const ggml_tensor* tensor) {
+    return {tensor->type, static_cast<const uint8_t*>(tensor->data), static_cast<int64_t>(tensor->nb[1]),
+            static_cast<int64_t>(tensor->nb[2])};
+}
+
+DenseWeight weight_of(const ggml_tensor* tensor) {
+    return {tensor->type, static_cast<const uint8_t*>(tensor->data), static_cast<int64_t>(tensor->nb[1]),
+            static_cast<int>(tensor->ne[1])};
+}
+
+const float* values(const ggml_tensor* tensor) { return static_cast<const float*>(tensor->data); }
+
+/// How full layers (or sliding ones) rotate; their frequencies' factors lie with the weights.
+Rope rope_of(const Model& model, bool sliding, bool with_factors) {
+    const std::vector<LayerHparams>& layers = model.hparams().layers;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        if (layers[i].sliding != sliding) continue;
+        Rope rope{layers[i].head_dim, layers[i].rope_base, {}};
+        const ggml_tensor* factors = model.weights().layers[i].rope_freqs;
+        if (with_factors && factors != nullptr) {
+            rope.factors.resize(static_cast<size_t>(factors->ne[0]));
+            ggml_backend_tensor_get(factors, rope.factors.data(), 0, ggml_nbytes(factors));
+        }
+        return rope;
+    }
+    return {};
+}
+
+class CardLayers final : public OwnLayers {
+  public:
+    CardLayers(const Model& model, const KvCache& cache, ggml_backend_t card, int64_t most_tokens)
+        : w_(model.weights()),
+          h_(model.hparams()),
+          cache_(cache),
+          device_(device_name(card)),
+          n_bytes_(card_layers_bytes(model, most_tokens)) {
+        use_card_of(w_.head->data);
+        memory_.emplace(model, kArithmetic, most_tokens);
+        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens));
+        sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
+        full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
+        order_.emplace(card);
+        stream_.emplace();
+    }
+
+    void begin(const OwnPass& pass) override {
+        enter();
+        sliding_turns_->prepare(pass.n_past, pass.n, *stream_);
+        full_turns_->prepare(pass.n_past, pass.n, *stream_);
+        const float* norm = values(w_.layers.front().attn_norm);
+        const int n = tokens(pass);
+        if (pass.pass == Pass::kEncoder) {
+            norm_rows(pass.rows, norm, h_.rms_eps, memory_->next.get(), n, hidden(), *stream_);
+        } else {
+            norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
+                      *stream_);
+            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n);
+            begin_decoder(pass.rows, memory_->product.data(), norm, h_.rms_eps, memory_->residual.data(),
+                          memory_->next.get(), n, hidden(), *stream_);
+            end_part(pass, "embedding");
+        }
+        project(pass, 0);
+        order_->before_ggml(*stream_);
+    }
+
+    void go_on(const OwnPass& pass, size_t i) override {
+        enter();
+        finish_attention(pass, i);
+        route(pass, i);
+        const LayerWeights& w = w_.layers[i];
+        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass));
+        end_part(pass, "dense_ffn");
+        finish_experts(pass, i);
+        if (i + 1 < w_.layers.size()) {
+            project(pass, i + 1);
+        } else if (pass.pass == Pass::kDecoder) {
+            multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass));
+            end_part(pass, "head");
+        }
+        order_->before_ggml(*stream_);
+    }
+
+    void add_memory(MemoryUse& use) const override { use[device_]["compute"] += n_bytes_; }
+
+  private:
+    int hidden() const { return static_cast<int>(h_.hidden); }
+    static int tokens(const OwnPass& pass) { return static_cast<int>(pass.n); }
+
+    void enter() const {
+        use_card_of(w_.head->data);
+        order_->after_ggml(*stream_);
+    }
+
+    void end_part(const OwnPass& pass, const char* part) const {
+        if (!pass.ended) return;
+        stream_->wait();
+        pass.ended(part);
+    }
+
+    void multiply(const std::vector<DenseProduct>& products, const CardRows& rows, int64_t k, int n) const {
+        multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), n, static_cast<int>(k),
+                       *stream_);
+    }
+
+    /// What layer i's attention reads: queries, and keys and values in the cache.
+    void project(const OwnPass& pass, size_t i) const {
+        const LayerWeights& w = w_.layers[i];
+        float *k = memory_->keys.data(), *v = w.attn_v == nullptr ? k : memory_->values.data();
+        std::vector<DenseProduct> products{{weight_of(w.attn_k), k}};
+        if (w.attn_v != nullptr) products.push_back({weight_of(w.attn_v), v});
+        const bool is_last_write = pass.pass == Pass::kEncoder && i + 1 == w_.layers.size();
+        if (!is_last_write) products.push_back({weight_of(w.attn_q), pass.q});
+        multiply(products, memory_->next, h_.hidden, tokens(pass));
+
+        const LayerHparams& layer = h_.layers[i];
+        const KvCache::Layer& cache = cache_.layer(i);
+        const int64_t cells = layer.sliding ? cache_.shape().ring_cells : cache_.shape().full_cells;
+        const int heads = is_last_write ? 0 : static_cast<int>(h_.heads);
+        place_heads({pass.q, k, v, values(w.attn_q_norm), values(w.attn_k_norm),
+                     (layer.sliding ? sliding_turns_ : full_turns_)->data(), static_cast<uint16_t*>(cache.k->data),
+                     static_cast<uint16_t*>(cache.v->data), pass.n_past % cells, cells},
+                    {heads, static_cast<int>(layer.kv_heads), static_cast<int>(layer.head_dim)}, h_.rms_eps,
+                    tokens(pass), *stream_);
+        if (is_last_write) end_part(pass, "attention");
+    }
+
+    void finish_attention(const OwnPass& pass, size_t i) const {
+        const LayerWeights& w = w_.layers[i];
+        const auto width = static_cast<int>(w.attn_output->ne[0]);
+        const int n = tokens(pass);
+        round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
+        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n);
+        const bool is_first = i == 0 && pass.pass == Pass::kEncoder;
+        end_attention(
+            {is_first ? pass.rows : memory_->residual.data(), memory_->product.data(), values(w.post_attention_norm),
+             values(w.router_scale), values(w.ffn_norm), values(w.pre_ffw_norm_2), memory_->residual.data(),
+             memory_->router_rows.data(), memory_->dense.get(), memory_->experts.get()},
+            h_.rms_eps, n, hidden(), *stream_);
+        end_part(pass, "attention");
+    }
+
+    void route(const OwnPass& pass, size_t i) const {
+        const LayerWeights& w = w_.layers[i];
+        multiply_router(values(w.router), memory_->router_rows.data(), memory_->router_logits.data(), tokens(pass),
+                        static_cast<int>(h_.experts), hidden(), *stream_);
+        experts_->route(tokens(pass), memory_->router_logits.data(), values(w.expert_scale), *stream_);
+        end_part(pass, "router");
+    }
+
+    /// product = down (gelu(gate x) * (up x)), x the rows in `dense`.
+    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n) const {
+        multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(),
+                       *stream_);
+        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n);
+    }
+
+    void finish_experts(const OwnPass& pass, size_t i) const {
+        const LayerWeights& w = w_.layers[i];
+        experts_->multiply(experts_of(w.gate_up_exps), experts_of(w.down_exps), tokens(pass), memory_->experts.get(),
+                           *stream_);
+        const bool is_last = i + 1 == w_.layers.size();
+        const ggml_tensor* next_norm = is_last ? w_.output_norm : w_.layers[i + 1].attn_norm;
+        end_layer({memory_->product.data(), experts_->products(), experts_->routes().weights, values(w.post_ffw_norm_1),
+                   values(w.post_ffw_norm_2), values(w.post_ffw_norm), values(next_norm),
+                   static_cast<int>(h_.experts_used), pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
+                   memory_->residual.data(), memory_->next.get()},
+                  h_.rms_eps, tokens(pass), hidden(), *stream_);
+        end_part(pass, "experts");
+    }
+
+    const ModelWeights& w_;
+    const Hparams& h_;
+    const KvCache& cache_;
+    std::string device_;
+    uint64_t n_bytes_;
+    std::optional<LayerMemory> memory_;  // these six once the card is selected
+    std::optional<CardExperts> experts_;
+    std::optional<CardTurns> sliding_turns_, full_turns_;
+    std::optional<GgmlOrder> order_;
+    std::optional<Stream> stream_;  // the last: done with the memory above before it is freed
+};
+
+/// Empty where our kernels multiply by all of these weights.
+std::string why_no_product(const std::vector<const ggml_tensor*>& weights) {
+    for (const ggml_tensor* w : weights) {
+        if (w == nullptr || (has_dense_product(w->type) && w->ne[0] % kGroupValues == 0)) continue;
+        return std::string("there is no kernel for ") + w->name + " of type " + ggml_type_name(w->type);
+    }
+    return "";
+}
+
+/// Of a gated feed-forward block, whose two inputs are multiplied together.
+std::string why_no_ffn(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down) {
+    if (gate->type != up->type) return std::string(gate->name) + " and " + up->name + " are of different types";
+    return why_no_product({gate, up, down});
+}
+
+std::string why_no_layer(const LayerWeights& w, const LayerHparams& layer, const Hparams& h, int64_t max_tokens) {
+    const ggml_type gate_up = w.gate_up_exps->type, down = w.down_exps->type;
+    if (!fits(shape_of(h), static_cast<int>(max_tokens), gate_up, down)) {
+        return std::string("there is no kernel for experts of ") + ggml_type_name(gate_up) + " and " +
+               ggml_type_name(down) + " in this model's sizes";
+    }
+    if (layer.rope_dims != layer.head_dim || !fits(HeadShape{1, 1, static_cast<int>(layer.head_dim)})) {
+        return "there is no kernel for heads of " + std::to_string(layer.head_dim) + " values, " +
+               std::to_string(layer.rope_dims) + " of them rotated";
+    }
+    const std::string why = why_no_product({w.attn_q, w.attn_k, w.attn_v, w.attn_output});
+    return why.empty() ? why_no_ffn(w.ffn_gate, w.ffn_up, w.ffn_down) : why;
+}
+
+}  // namespace
+
+std::string why_no_card_layers(const Model& model, const std::string& device, int64_t max_tokens) {
+    if (!would_run_on(device)) return "dgemma's CUDA kernels do not run on " + device;
+    const ModelWeights& w = model.weights();
+    std::string why = why_no_ffn(w.self_cond_gate, w.self_cond_up, w.self_cond_down);
+    if (why.empty()) why = why_no_product({w.head});
+    for (size_t i = 0; why.empty() && i < w.layers.size(); ++i) {
+        why = why_no_layer(w.layers[i], model.hparams().layers[i], model.hparams(), max_tokens);
+    }
+    if (why.empty() && !fits_rows(static_cast<int>(model.hparams().hidden))) why = "the hidden size does not fit";
+    return why;
+}
+
+uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
+    const auto turns = [&](bool sliding) {
+        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), max_tokens);
+    };
+    return LayerMemory::n_bytes(model, kArithmetic, max_tokens) + turns(true) + turns(false) +
+           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(max_tokens));
+}
+
+std::unique_ptr<OwnLayers> make_card_layers(const Model& model, const Devices& devices, const KvCache& cache,
+                                            int64_t max_tokens) {
+    ggml_backend_t card = devices.get(model.head_device());
+    if (!runs_on(card)) {  // the plan knows that some card has code
+        throw BackendError(device_name(card) +
+                           ": dgemma's CUDA kernels were not built for this card; card_layers \"ggml\" does without, "
+                           "and -DCMAKE_CUDA_ARCHITECTURES=native builds them");
+    }
+    return std::make_unique<CardLayers>(model, cache, card, max_tokens);
+}
+
+}  // namespace dgemma::cuda
