@@ -156,12 +156,40 @@ void multiply_by_the_table(int* wrong) {
     }
 }
 
+// The same, 9.7.14.5.8, of two BF16 to a word.
+Cell cell_of_bf16_a(int lane, int i) {
+    return {lane / 4 + (i < 2 || (4 <= i && i < 6) ? 0 : 8), lane % 4 * 2 + (i & 1) + (i < 4 ? 0 : 8)};
+}
+Cell cell_of_bf16_b(int lane, int i) { return {lane % 4 * 2 + (i & 1) + (i < 2 ? 0 : 8), lane / 4}; }
+
+unsigned bf16(int value, int i) {
+    const auto number = static_cast<float>(value);  // of 8 bits: exact
+    return i % 2 == 0 ? bf16_pair(number, 0) : bf16_pair(0, number);
+}
+
+void multiply_bf16_by_the_table(int* wrong) {
+    const int own = lane();
+    unsigned a[4] = {};
+    uint2 b{0, 0};
+    for (int i = 0; i < 8; ++i) a[i / 2] |= bf16(a_at(cell_of_bf16_a(own, i)), i);
+    for (int i = 0; i < 4; ++i) (i < 2 ? b.x : b.y) |= bf16(b_at(cell_of_bf16_b(own, i)), i);
+    float sums[4] = {1, 2, 3, 4};
+    multiply_bf16(a, b, sums);
+    wrong[threadIdx.x] = 0;
+    for (int i = 0; i < 4; ++i) {
+        const Cell at = cell_of_sum(own, i);
+        int sum = i + 1;
+        for (int k = 0; k < 16; ++k) sum += a_at({at.row, k}) * b_at({k, at.column});
+        wrong[threadIdx.x] += static_cast<float>(sum) != sums[i] ? 1 : 0;
+    }
+}
+
 /// Of 128 sums.
-int wrong_sums() {
+int wrong_sums(Kernel multiply) {
     const DeviceArray<int> memory(kWarp);
     const cuda::Stream stream;
     std::vector<int> wrong(kWarp);
-    launch(multiply_by_the_table, grid(1, 1), kWarp, stream, memory.data());
+    launch(multiply, grid(1, 1), kWarp, stream, memory.data());
     stream.copy(wrong.data(), memory.data(), memory.n_bytes());
     stream.wait();
     int all = 0;
@@ -206,7 +234,8 @@ const std::map<std::string, std::function<void()>> faults{
     {"half_a_warp", [] { run(nothing, 1, 272); }},
     {"most_rows", [] { run(nothing, 65535, kWarp); }},
     {"needs_the_block_before", [] { std::printf("%s", counted(2).c_str()); }},
-    {"wrong_sums", [] { say(wrong_sums()); }},
+    {"wrong_sums", [] { say(wrong_sums(multiply_by_the_table)); }},
+    {"wrong_bf16_sums", [] { say(wrong_sums(multiply_bf16_by_the_table)); }},
     {"result", [] { say(taken(true)); }},
     {"result_too_early", [] { say(taken(false)); }},
     {"source", [] { say(given(true)); }},

@@ -67,6 +67,7 @@ def test_a_block_that_needs_another_gets_another_result_each_time(faults: Path) 
     assert run(faults, "needs_the_block_before").stdout == "8 1 "
 
 
-def test_bytes_lie_in_the_lanes_as_the_ptx_isa_says(faults: Path) -> None:
+@pytest.mark.parametrize("name", ["wrong_sums", "wrong_bf16_sums"])
+def test_values_lie_in_the_lanes_as_the_ptx_isa_says(faults: Path, name: str) -> None:
     """The emulation and the kernels could share a mistake that a card would not."""
-    assert run(faults, "wrong_sums").stdout == "0"
+    assert run(faults, name).stdout == "0"

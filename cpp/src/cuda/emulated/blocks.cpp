@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ namespace {
 
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kLanes = 32;
+constexpr size_t kMostShared = 227 << 10;  // of sm_90; dynamic_shared() is for kernels that ask which card it is
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
@@ -50,6 +52,7 @@ struct Block {
     size_t n_threads = 0;
     unsigned n_turns = 0, n_copies = 0, n_launches = 0;
     const std::function<void()>* body = nullptr;
+    std::optional<DeviceArray<unsigned char>> shared;  // what the launch asked for
     std::exception_ptr error;
 };
 
@@ -199,7 +202,8 @@ const uint32_t (&show_warp(const uint32_t (&ours)[6])) [kLanes * 6] {
     return shown[which];
 }
 
-void check_launch(dim3 blocks, int threads) {
+void check_launch(dim3 blocks, int threads, size_t n_shared) {
+    if (n_shared > kMostShared) throw Error("more shared memory than a card has: " + std::to_string(n_shared));
     const auto is_within = [](unsigned n, unsigned most) { return n >= 1 && n <= most; };
     if (is_within(blocks.x, INT32_MAX) && is_within(blocks.y, UINT16_MAX) && is_within(blocks.z, UINT16_MAX) &&
         threads >= 1 && threads <= 1024 && static_cast<size_t>(threads) % kLanes == 0) {
@@ -211,7 +215,14 @@ void check_launch(dim3 blocks, int threads) {
 
 void wait_for_block(Place place) { pause(State::kAtBlockBarrier, place); }
 
-void run_blocks(dim3 blocks, int threads, const std::function<void()>& body) {
+void* shared_memory(size_t n_bytes) {
+    if (!block.shared || block.shared->size() != n_bytes) throw Error("shared memory that the launch did not ask for");
+    return block.shared->data();
+}
+
+void run_blocks(dim3 blocks, int threads, size_t n_shared, const std::function<void()>& body) {
+    block.shared.reset();
+    if (n_shared > 0) block.shared.emplace(n_shared);
     block.n_threads = static_cast<size_t>(threads);
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
     block.body = &body;

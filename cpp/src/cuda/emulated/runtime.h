@@ -13,6 +13,7 @@
 #include <functional>
 
 #include "async_copy.h"
+#include "bf16_mma.h"
 #include "cuda/card.h"
 #include "int8_mma.h"
 #include "mma.h"
@@ -52,19 +53,33 @@ T exchange_value(T value, int from, Place place) {
 void wait_for_block(Place place);
 
 /// Runs body() once for each thread of each block.
-void run_blocks(dim3 blocks, int threads, const std::function<void()>& body);
+void run_blocks(dim3 blocks, int threads, size_t n_shared, const std::function<void()>& body);
 /// Error where a card would not launch them.
-void check_launch(dim3 blocks, int threads);
+void check_launch(dim3 blocks, int threads, size_t n_shared);
 
 /// Queues work, which is done when the stream is waited for.
 void give(const Stream& stream, std::function<void()> work);
 
+/// The shared memory that a launch asked for; Error where that was not n_bytes.
+void* shared_memory(size_t n_bytes);
+
 inline dim3 grid(int x, int y) { return {static_cast<unsigned>(x), static_cast<unsigned>(y), 1}; }
 
 template <typename... Parameters, typename... Arguments>
+void launch_shared(void (*kernel)(Parameters...), dim3 blocks, int threads, size_t n_shared, const Stream& stream,
+                   Arguments... arguments) {
+    check_launch(blocks, threads, n_shared);
+    give(stream, [=] { run_blocks(blocks, threads, n_shared, [&] { kernel(arguments...); }); });
+}
+
+template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, const Stream& stream, Arguments... arguments) {
-    check_launch(blocks, threads);
-    give(stream, [=] { run_blocks(blocks, threads, [&] { kernel(arguments...); }); });
+    launch_shared(kernel, blocks, threads, 0, stream, arguments...);
+}
+
+template <typename T>
+T& dynamic_shared() {
+    return *static_cast<T*>(shared_memory(sizeof(T)));
 }
 
 }  // namespace dgemma::cuda
@@ -100,6 +115,16 @@ unsigned __match_any_sync(unsigned /*mask*/, T value, dgemma::cuda::Place place 
         same |= (dgemma::cuda::exchange_value(value, from, place) == value ? 1u : 0u) << from;
     }
     return same;
+}
+
+/// Byte i of the result is the one that bits 4i … 4i + 2 of `selector` name, of the eight of low and high.
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+        result |= static_cast<unsigned>(bytes >> (selector >> (4 * i) & 7) * 8 & 255u) << (8 * i);
+    }
+    return result;
 }
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
