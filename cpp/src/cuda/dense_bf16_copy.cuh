@@ -45,33 +45,38 @@ class Bf16Copy {
     /// rows_at(r): rows r, r + kCopyRows … of the tile, which all have the same lead.
     template <typename RowsAt>
     __device__ Bf16Copy(RowsAt rows_at, const TileTokens& tokens, Bf16Stage<Groups>& first)
-        : left_(tokens.k), value_step_(tokens.k * kTokensAtOnce) {
+        : left_(tokens.k), value_step_(tokens.k * (kTokensAtOnce * 2)) {
         const int row = at_.half * kHalfRows + thread_ % (kThreads / kBf16Halves) / kCopyVectors;
-        rows_ = rows_at(row);
+        const TileRows rows = rows_at(row);
+        weights_ = rows.first;
+        weight_step_ = rows.step;
+        n_rows_ = rows.count;
+        left_bytes_ = tokens.k / kStripValues * kStripBytes +
+                      tokens.k % kStripValues / kGroupValues * (Groups::kBytes / kStripGroups);
         weights_to_ = shared_address(&first.weights[row][0]) + vector_ * kVectorBytes;
         const int token = thread_ / kTokenVectors, group = column_ / kGroupValues, place = column_ % kGroupValues;
-        values_ = reinterpret_cast<const uint16_t*>(tokens.rows.values) +
-                  static_cast<int64_t>(tokens.first + token) * tokens.k + column_;
+        values_ = tokens.rows.values + (static_cast<int64_t>(tokens.first + token) * tokens.k + column_) * 2;
         values_to_ = shared_address(&first.values[token][turned(group, token) * kGroupValues + place]);
-        tokens_ = tokens.count - token;
+        n_tokens_ = tokens.count - token;
     }
 
     /// Asks for the first strip's weights of the first half; they belong to the next group of copies. `stage`: bytes
     /// from the first stage to the one they are for.
-    __device__ void start_first(unsigned stage) const {
-        if (at_.half == 0) start_weights(0, left_, stage);
+    __device__ void start_first(unsigned stage) {
+        if (at_.half == 0) start_weights(0, stage);
     }
 
     /// Asks for what a stage has of a strip, as far as there is any. Strips follow each other.
     __device__ void start(int strip, unsigned stage) {
-        start_weights(at_.strip_of(strip), at_.half == 0 ? left_ - kStripValues : left_, stage);
+        start_weights(at_.strip_of(strip), stage);
+        const uint8_t* from = values_;
+        const int n = column_ < left_ ? n_tokens_ : 0;
 #pragma unroll
-        for (int i = 0; i < kTileTokens / kTokensAtOnce; ++i) {
-            if (column_ >= left_ || i * kTokensAtOnce >= tokens_) continue;
-            copy_async<kVectorBytes>(values_to_ + stage + i * kTokensAtOnce * kValuePitch,
-                                     values_ + static_cast<int64_t>(i * value_step_));
+        for (int i = 0; i < kTileTokens / kTokensAtOnce; ++i, from += value_step_) {
+            if (i * kTokensAtOnce >= n) continue;
+            copy_async<kVectorBytes>(values_to_ + stage + i * kTokensAtOnce * kValuePitch, from);
         }
-        values_ += kStripValues;
+        values_ += kStripValues * 2;
         left_ -= kStripValues;
         __pipeline_commit();
     }
@@ -79,27 +84,27 @@ class Bf16Copy {
   private:
     using S = Strip<Groups>;
 
-    /// left: columns from the strip's first on.
-    __device__ void start_weights(int strip, int left, unsigned stage) const {
-        if (left <= 0) return;
-        const uint8_t* at = rows_.first + S::begin(strip);
-        const int lead = S::kAligned ? 0 : lead_of(at);
-        const int n_bytes =
-            left < kStripValues ? left / kGroupValues * (Groups::kBytes / kStripGroups) : Groups::kBytes;
+    __device__ void start_weights(int strip, unsigned stage) {
+        const int half = strip & 1, lead = S::kAligned ? 0 : lead_of(weights_);
+        const int n_bytes = left_bytes_ < kStripBytes ? left_bytes_ : kStripBytes;
 #pragma unroll
         for (int v = 0; v < S::kVectors; v += kCopyVectors) {
             const int vector = vector_ + v;
-            const bool is_there = vector < S::kVectors && (S::kIsHalf || vector * kVectorBytes < lead + n_bytes);
-            const uint8_t* from = at - lead + S::source(vector, strip & 1);
+            const bool is_there =
+                n_bytes > 0 && vector < S::kVectors && (S::kIsHalf || vector * kVectorBytes < lead + n_bytes);
+            const int n = is_there ? n_rows_ : 0;
+            const uint8_t* from = weights_ - lead + S::source(vector, half);
 #pragma unroll
-            for (int i = 0; i < kHalfRows / kCopyRows; ++i) {
-                if (!is_there || i >= rows_.count) continue;
-                copy_async<kVectorBytes>(weights_to_ + stage + (v * kVectorBytes + i * kCopyRows * kWeightPitch),
-                                         from + static_cast<int64_t>(i * rows_.step));
+            for (int i = 0; i < kHalfRows / kCopyRows; ++i, from += weight_step_) {
+                if (i >= n) continue;
+                copy_async<kVectorBytes>(weights_to_ + stage + (v * kVectorBytes + i * kCopyRows * kWeightPitch), from);
             }
         }
+        weights_ += S::begin(strip + 1) - S::begin(strip);
+        left_bytes_ -= kStripBytes;
     }
 
+    static constexpr int kStripBytes = S::kIsHalf ? Groups::kBytes / 2 : Groups::kBytes;  // of a row
     static constexpr int kTokenVectors = kStripValues / kBf16Vector, kTokensAtOnce = kThreads / kTokenVectors;
     static constexpr int kWeightPitch = sizeof(Bf16Stage<Groups>::weights[0]);
     static constexpr int kValuePitch = sizeof(Bf16Stage<Groups>::values[0]);
@@ -107,11 +112,10 @@ class Bf16Copy {
     const Bf16Place at_;
     const int thread_ = static_cast<int>(threadIdx.x), vector_ = thread_ % kCopyVectors;
     const int column_ = thread_ % kTokenVectors * kBf16Vector;
-    int left_;  // columns of tokens that are not asked for yet
-    const int value_step_;
-    TileRows rows_;
-    const uint16_t* values_;
-    int tokens_;  // from the thread's first on
+    const uint8_t *weights_, *values_;  // of the next strips
+    int left_bytes_, left_;             // of a row, columns of tokens: what is not asked for yet
+    int weight_step_, value_step_;      // bytes to the next row
+    int n_rows_, n_tokens_;             // from the thread's first on
     SharedAddress weights_to_, values_to_;
 };
 

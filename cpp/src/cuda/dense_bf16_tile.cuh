@@ -72,8 +72,8 @@ class Bf16Product {
         for (int r = 0; r < kBf16RowMmas * 2; ++r) {
             const int row = r * kRowsOfEight + at_.g;
             unsigned pairs[2][2];
-            Bf16Strip<Groups>::unpack(S::words(weights(stage, row, lead_, i), at_.share, i & 1, at_.t), scales_[row],
-                                      pairs[0], pairs[1]);
+            Bf16Strip<Groups>::unpack(weights(stage, row, lead_, i), at_.share, i & 1, at_.t, scales_[row], pairs[0],
+                                      pairs[1]);
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
                 a_[r / 2][j][r % 2] = pairs[j][0];

@@ -7,16 +7,14 @@
 
 namespace dgemma::cuda {
 
-/// scale w for the four signed bytes w of a word that are multiples of 2^kShift. Less work than for any bytes:
-/// 128 + w / 2^kShift are BF16's last seven bits.
-template <int kShift>
-__device__ void unpack_high_bits(unsigned word, unsigned scale, unsigned (&pairs)[2]) {
-    constexpr unsigned kBits = 0xffu >> kShift, kMinusZero = 0x80008000u;
-    constexpr float kStep = 1 << kShift, kBase = -kStep * (128 + (128 >> kShift));
-    const unsigned step = bf16_pair(kStep, kStep), base = bf16_pair(kBase, kBase);
-    spread_bytes((word ^ 0x80808080u) >> kShift & kBits * 0x01010101u, pairs);
+/// scale (q - kZero) for the four bytes q < 128 of a word.
+template <int kZero>
+__device__ void unpack_small(unsigned word, unsigned scale, unsigned (&pairs)[2]) {
+    constexpr unsigned kMinusZero = 0x80008000u;
+    const unsigned base = bf16_pair(-128 - kZero, -128 - kZero);
+    spread_bytes(word, pairs);
 #pragma unroll
-    for (unsigned& pair : pairs) pair = fma_bf16_pair(fma_bf16_pair(pair, step, base), scale, kMinusZero);
+    for (unsigned& pair : pairs) pair = fma_bf16_pair(fma_bf16_pair(pair, kBf16One, base), scale, kMinusZero);
 }
 
 /// Of a group of a half of a Q4_K or Q5_K block, as load_small_scales() has them of two.
@@ -44,45 +42,66 @@ __device__ Bf16Scale strip_scale(const uint8_t* strip, int group, int half) {
     }
 }
 
-/// Of a thread's words of a group, x becomes `first` and y `second`.
+/// unpack(): of a thread's words of a group (expert_weights.cuh), x becomes `first` and y `second`.
 template <typename Groups>
 struct Bf16Strip {
     static __device__ Bf16Scale scale(const uint8_t* strip, int group, int half) {
         return strip_scale<Groups>(strip, group, half);
     }
-    static __device__ void unpack(uint2 words, const Bf16Scale& scale, unsigned (&first)[2], unsigned (&second)[2]) {
+    static __device__ void unpack(const uint8_t* strip, int group, int half, int t, const Bf16Scale& scale,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        const uint2 words = Strip<Groups>::words(strip, group, half, t);
         unpack_bf16<Groups::kHasMinimum>(words.x, scale, first);
         unpack_bf16<Groups::kHasMinimum>(words.y, scale, second);
     }
 };
 
-template <typename Groups, int kShift>
-struct HighBitsStrip {
-    static __device__ Bf16Scale scale(const uint8_t* strip, int group, int half) {
-        return strip_scale<Groups>(strip, group, half);
+// Types whose values are few bits less half of what these can be: as numbers from 0 on they are unpacked with less work
+// than as signed bytes, which 8-bit products take.
+
+template <>
+struct Bf16Strip<Q4_0Groups> {
+    static __device__ Bf16Scale scale(const uint8_t* strip, int group, int /*half*/) {
+        const float d = load_half(strip + group * 18);
+        return bf16_scale({d, 0});
     }
-    static __device__ void unpack(uint2 words, const Bf16Scale& scale, unsigned (&first)[2], unsigned (&second)[2]) {
-        unpack_high_bits<kShift>(words.x, scale.scale, first);
-        unpack_high_bits<kShift>(words.y, scale.scale, second);
+    static __device__ void unpack(const uint8_t* strip, int group, int /*half*/, int t, const Bf16Scale& scale,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        const unsigned q = load_u32_by_halves(strip + group * 18 + 2 + 4 * t);
+        unpack_small<8>(q & 0x0f0f0f0fu, scale.scale, first);
+        unpack_small<8>(q >> 4 & 0x0f0f0f0fu, scale.scale, second);
     }
 };
 
 template <>
-struct Bf16Strip<Q4_0Groups> : HighBitsStrip<Q4_0Groups, 4> {};
-
-template <>
-struct Bf16Strip<Q5_0Groups> : HighBitsStrip<Q5_0Groups, 3> {};
+struct Bf16Strip<Q5_0Groups> {
+    static __device__ Bf16Scale scale(const uint8_t* strip, int group, int /*half*/) {
+        const float d = load_half(strip + group * 22);
+        return bf16_scale({d, 0});
+    }
+    static __device__ void unpack(const uint8_t* strip, int group, int /*half*/, int t, const Bf16Scale& scale,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        const uint8_t* block = strip + group * 22;
+        const unsigned fifth = load_u32_by_halves(block + 2) >> (4 * t), q = load_u32_by_halves(block + 6 + 4 * t);
+        // Four neighbouring bits to the fifth of four bytes.
+        const auto spread = [&](int from) { return (fifth >> from & 15u) * 0x02040810u & 0x10101010u; };
+        unpack_small<16>((q & 0x0f0f0f0fu) | spread(0), scale.scale, first);
+        unpack_small<16>((q >> 4 & 0x0f0f0f0fu) | spread(16), scale.scale, second);
+    }
+};
 
 /// With a scale of each half of a group, in place of a scale and a minimum.
 template <>
 struct Bf16Strip<Q6_KGroups> {
     static __device__ Bf16Scale scale(const uint8_t* strip, int group, int half) {
         const RowScale row = Strip<Q6_KGroups>::scale(strip, group, half);
-        return {bf16_pair(row.scale, row.scale), bf16_pair(row.minimum, row.minimum)};
+        const float second = row.minimum * 4;
+        return bf16_scale({row.scale * 4, -second});
     }
-    static __device__ void unpack(uint2 words, const Bf16Scale& scales, unsigned (&first)[2], unsigned (&second)[2]) {
-        unpack_high_bits<2>(words.x, scales.scale, first);
-        unpack_high_bits<2>(words.y, scales.minus_minimum, second);
+    static __device__ void unpack(const uint8_t* strip, int group, int /*half*/, int t, const Bf16Scale& scales,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        unpack_small<32>(Strip<Q6_KGroups>::word(strip, group, 4 * t), scales.scale, first);
+        unpack_small<32>(Strip<Q6_KGroups>::word(strip, group, 4 * t + 16), scales.minus_minimum, second);
     }
 };
 

@@ -98,15 +98,18 @@ struct Strip<Q6_KGroups> {
         if (vector < kLow) return bytes + half * 64;
         return vector < kLow + kHigh ? bytes + 128 - kAtHigh + half * 32 : bytes + 192 - kAtRest;
     }
+    /// q of four values of a group from value i on.
+    static __device__ unsigned word(const uint8_t* strip, int group, int i) {
+        const unsigned fours = load_u32_by_halves(strip + group % 2 * 32 + i) >> (group / 2 * 4);
+        const unsigned twos = load_u32_by_halves(strip + kAtHigh + i);
+        // Turned by 4 - 2 group bits: each byte's two bits become its bits 4 and 5.
+        const unsigned turned_twos = twos << (4 - 2 * group & 31) | twos >> (2 * group - 4 & 31);
+        return (fours & 0x0f0f0f0fu) | (turned_twos & 0x30303030u);
+    }
     /// 4 (q - 32): in the high bits of a signed byte q - 32 is q with its first bit turned.
     static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
-        const uint8_t *low = strip + group % 2 * 32 + 4 * t, *high = strip + kAtHigh + 4 * t;
-        const auto word = [&](int offset) {
-            const unsigned fours = load_u32_by_halves(low + offset) >> (group / 2 * 4) & 0x0f0f0f0fu;
-            const unsigned twos = load_u32_by_halves(high + offset) >> (group * 2) & 0x03030303u;
-            return (fours << 2 | twos << 6) ^ 0x80808080u;
-        };
-        return {word(0), word(16)};
+        const auto signed_word = [&](int i) { return word(strip, group, i) << 2 ^ 0x80808080u; };
+        return {signed_word(4 * t), signed_word(4 * t + 16)};
     }
     /// Of a group's first 16 values, and in place of a minimum of its second 16.
     static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
