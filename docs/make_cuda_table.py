@@ -45,9 +45,9 @@ def compile_kernels() -> str:
 def kernel_name(mangled: str) -> str:
     """``multiply_slab<Q6_K>`` of the name that the linker sees."""
     full = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout
-    name = re.search(r"(\w+(?:<[\w:]+>)?)\(", full.replace("(anonymous namespace)::", ""))
+    name = re.search(r"(\w+(?:<[\w:, ]+>)?)\(", full.replace("(anonymous namespace)::", ""))
     assert name is not None, full
-    return re.sub(r"<(?:\w+::)*(\w+?)(?:Rows|Groups)>", r"<\1>", name[1])
+    return re.sub(r"<(?:\w+::)*(\w+?)(?:Rows|Groups)\b", r"<\1", name[1])
 
 
 def uses(report: str) -> dict[str, dict[str, Use]]:

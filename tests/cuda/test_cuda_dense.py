@@ -25,7 +25,7 @@ def is_bf16(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize(("n", "rows"), [(1, 64), (9, 130), (67, 3), (97, 24)])
+@pytest.mark.parametrize(("n", "rows"), [(1, 125), (9, 130), (67, 3), (97, 104)])
 def test_every_type(card_dense: Card, is_bf16: bool, type: str, n: int, rows: int) -> None:
     """One token and more than a tile of them, by less and more than half; a tile of rows, one and a bit, and less than
     one."""

@@ -9,11 +9,9 @@
 namespace dgemma::cuda {
 namespace {
 
-int tile_rows(const ProductRows& x) { return x.arithmetic == Arithmetic::kInt8 ? kInt8TileRows : kBf16TileRows; }
-
 void check(const DenseWeight& weight, int n, int k) {
     const bool is_whole = k >= kGroupValues && k % kGroupValues == 0 && k % ggml_blck_size(weight.type) == 0;
-    const bool fits = weight.rows >= 1 && tiles(weight.rows, kInt8TileRows) <= UINT16_MAX;
+    const bool fits = weight.rows >= 1 && tiles(weight.rows, kLeastTileRows) <= UINT16_MAX;
     if (has_dense_product(weight.type) && n >= 1 && n <= kMaxDenseRows && is_whole && fits) return;
     throw RequestError(std::string("CUDA: no kernel multiplies ") + ggml_type_name(weight.type) + " [" +
                        std::to_string(weight.rows) + ", " + std::to_string(k) + "] by " + std::to_string(n) + " rows");
@@ -25,23 +23,17 @@ class Together {
     Together(const ProductRows& x, int n, int k, const Stream& stream) : x_(x), n_(n), k_(k), stream_(stream) {}
 
     void add(const DenseProduct& product) {
-        const int more = tiles(product.weight.rows, tile_rows(x_));
+        const int more = tiles(product.weight.rows, kLeastTileRows);
         if (count_ == kMostTogether || n_tiles_ + more > UINT16_MAX) launch();
-        batch_.products[count_] = product;
-        batch_.begins[count_++] = n_tiles_;
+        products_[count_++] = product;
         n_tiles_ += more;
     }
 
     void launch() {
-        if (count_ == 0) return;
-        for (int i = count_; i < kMostTogether; ++i) {
-            batch_.products[i] = batch_.products[0];
-            batch_.begins[i] = INT_MAX;
-        }
-        if (x_.arithmetic == Arithmetic::kInt8) {
-            launch_int8(batch_, n_tiles_, x_, n_, k_, stream_);
-        } else {
-            launch_bf16(batch_, n_tiles_, x_, n_, k_, stream_);
+        if (count_ > 0 && x_.arithmetic == Arithmetic::kInt8) {
+            launch_int8(products_, count_, x_, n_, k_, stream_);
+        } else if (count_ > 0) {
+            launch_bf16(products_, count_, x_, n_, k_, stream_);
         }
         count_ = n_tiles_ = 0;
     }
@@ -50,11 +42,21 @@ class Together {
     const ProductRows x_;
     const int n_, k_;
     const Stream& stream_;
-    DenseBatch batch_{};
+    DenseProduct products_[kMostTogether];
     int count_ = 0, n_tiles_ = 0;
 };
 
 }  // namespace
+
+DenseBatch batch_of(const DenseProduct* products, int count, int tile_rows) {
+    DenseBatch batch{};
+    for (int i = 0; i < kMostTogether; ++i) {
+        batch.products[i] = products[i < count ? i : 0];
+        batch.begins[i] = i < count ? batch.n_tiles : INT_MAX;
+        if (i < count) batch.n_tiles += tiles(products[i].weight.rows, tile_rows);
+    }
+    return batch;
+}
 
 void multiply_dense(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
     for (int i = 0; i < count; ++i) check(products[i].weight, n, k);

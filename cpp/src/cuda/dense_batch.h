@@ -15,6 +15,7 @@ constexpr int kTileTokens = 64;
 struct DenseBatch {
     DenseProduct products[kMostTogether];
     int begins[kMostTogether];  // the tile of rows that is a product's first; INT_MAX where there is no product
+    int n_tiles;
 };
 
 struct DenseGate {
@@ -24,12 +25,15 @@ struct DenseGate {
 
 constexpr int tiles(int n, int size) { return (n + size - 1) / size; }
 
-// One launch each, of tiles of 8-bit and of BF16 rows (dense_products.cu, dense_bf16.cu). The type is one that
-// has_dense_product() knows.
-constexpr int kInt8TileRows = 64, kBf16TileRows = 128;
-void launch_int8(const DenseBatch& batch, int n_tiles, const ProductRows& x, int n, int k, const Stream& stream);
+/// 1 <= count <= kMostTogether
+DenseBatch batch_of(const DenseProduct* products, int count, int tile_rows);
+
+// One launch each, for rows of 8 bits and of BF16 (dense_products.cu, dense_bf16.cu): of at most kMostTogether products
+// by weights of a type that has_dense_product() knows, in tiles of kLeastTileRows rows or more.
+constexpr int kLeastTileRows = 64;
+void launch_int8(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream);
 void launch_int8(const DenseGate& gate, const ProductRows& x, int n, int k, const Stream& stream);
-void launch_bf16(const DenseBatch& batch, int n_tiles, const ProductRows& x, int n, int k, const Stream& stream);
+void launch_bf16(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream);
 void launch_bf16(const DenseGate& gate, const ProductRows& x, int n, int k, const Stream& stream);
 
 }  // namespace dgemma::cuda

@@ -8,7 +8,8 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr int kGatedRows = kBf16TileRows / 2;
+// Fewer rows to a tile cost more copies for each product, but may need fewer rounds of blocks.
+constexpr int kMostRows = 128, kFewRows = 96, kGatedRows = kMostRows / 2;
 
 __device__ int step(int n_rows, const DenseWeight& weight) { return n_rows * static_cast<int>(weight.row_bytes); }
 
@@ -33,41 +34,40 @@ struct GatedRowsFrom {
     }
 };
 
-/// Shared memory of so many stages.
-template <typename Groups>
-constexpr size_t memory_bytes(int n_stages) {
-    const size_t stages = static_cast<size_t>(n_stages) * sizeof(Bf16Stage<Groups>);
-    return stages > sizeof(Bf16Partials) ? stages : sizeof(Bf16Partials);
+/// The memory that a launch asks for: stages, and then the shares' sums.
+template <typename Tile>
+size_t memory_bytes(int n_stages) {
+    return std::max(static_cast<size_t>(n_stages) * sizeof(typename Tile::Stage), sizeof(Bf16Partials<Tile>));
 }
 
-template <typename Groups>
+template <typename Tile>
 struct TileMemory {
-    Bf16Stage<Groups>* stages;
-    Bf16Partials& partials;  // the same memory
-    __device__ explicit TileMemory(unsigned char* bytes)
-        : stages(reinterpret_cast<Bf16Stage<Groups>*>(bytes)), partials(*reinterpret_cast<Bf16Partials*>(bytes)) {}
+    unsigned char* bytes = dynamic_bytes();
+    __device__ typename Tile::Stage* stages() const { return reinterpret_cast<typename Tile::Stage*>(bytes); }
+    __device__ Bf16Partials<Tile>& partials() const { return *reinterpret_cast<Bf16Partials<Tile>*>(bytes); }
 };
 
-template <typename Groups>
+template <typename Groups, int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
     dense_bf16_tile(DenseBatch batch, ProductRows x, int n, int k, int n_stages) {
-    __shared__ Bf16Scales scales;
-    const TileMemory<Groups> memory(dynamic_bytes());
-    const BatchTile tile = batch_tile(batch, kBf16TileRows);
+    using Tile = Bf16Tile<Groups, kRows>;
+    __shared__ typename Tile::Scales scales;
+    const TileMemory<Tile> memory;
+    const BatchTile tile = batch_tile(batch, kRows);
     const DenseWeight& weight = tile.product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
-    Bf16Sums sums{};
-    multiply_bf16_strips<Groups>(RowsFrom{weight, tile.first}, weight.row_bytes, tokens, memory.stages, n_stages,
-                                 scales, sums);
+    typename Tile::Sums sums{};
+    multiply_bf16_strips<Tile>(RowsFrom{weight, tile.first}, weight.row_bytes, tokens, memory.stages(), n_stages,
+                               scales, sums);
     const Bf16Place at;
     const auto place_of = [](int eight, int g) { return eight * kRowsOfEight + g; };
-    sum_shares(sums, tokens.count, memory.partials, place_of, [&](int first, int count) {
+    sum_shares<Tile>(sums, tokens.count, memory.partials(), place_of, [&](int first, int count) {
         for (int token = at.warp; token < count; token += kWarps) {
             const int64_t to = static_cast<int64_t>(tokens.first + first + token) * weight.rows + tile.first;
 #pragma unroll
-            for (int row = at.lane; row < kBf16TileRows; row += kWarp) {
+            for (int row = at.lane; row < kRows; row += kWarp) {
                 if (tile.first + row >= weight.rows) break;
-                tile.product.out[to + row] = sum_of(memory.partials, token, row);
+                tile.product.out[to + row] = sum_of(memory.partials(), token, row);
             }
         }
     });
@@ -76,24 +76,25 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads, 1)
     gated_bf16_tile(DenseGate weights, ProductRows x, int n, int k, int n_stages) {
-    __shared__ Bf16Scales scales;
-    const TileMemory<Groups> memory(dynamic_bytes());
+    using Tile = Bf16Tile<Groups, kMostRows>;
+    __shared__ typename Tile::Scales scales;
+    const TileMemory<Tile> memory;
     const int first_row = static_cast<int>(blockIdx.y) * kGatedRows, ffn = weights.gate.rows;
     const TileTokens tokens = tile_tokens(x, n, k);
-    Bf16Sums sums{};
-    multiply_bf16_strips<Groups>(GatedRowsFrom{weights, first_row}, weights.gate.row_bytes, tokens, memory.stages,
-                                 n_stages, scales, sums);
+    typename Tile::Sums sums{};
+    multiply_bf16_strips<Tile>(GatedRowsFrom{weights, first_row}, weights.gate.row_bytes, tokens, memory.stages(),
+                               n_stages, scales, sums);
     const Bf16Place at;
     // The gate's rows together, then up's.
     const auto place_of = [](int eight, int g) { return eight % 2 * kGatedRows + eight / 2 * kRowsOfEight + g; };
-    sum_shares(sums, tokens.count, memory.partials, place_of, [&](int first, int count) {
+    sum_shares<Tile>(sums, tokens.count, memory.partials(), place_of, [&](int first, int count) {
         for (int token = at.warp; token < count; token += kWarps) {
             const int64_t to = static_cast<int64_t>(tokens.first + first + token) * ffn + first_row;
 #pragma unroll
             for (int row = 0; row < kGatedRows; row += kGroupValues) {
                 if (first_row + row >= ffn) break;
-                const float gate = sum_of(memory.partials, token, row + at.lane);
-                const float up = sum_of(memory.partials, token, kGatedRows + row + at.lane);
+                const float gate = sum_of(memory.partials(), token, row + at.lane);
+                const float up = sum_of(memory.partials(), token, kGatedRows + row + at.lane);
                 store_group(gelu(gate) * up, weights.gated, (to + row) / kGroupValues);
             }
         }
@@ -101,33 +102,47 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 /// As many as the card has memory for and the columns fill: what is asked for early hides how long memory takes.
-template <typename Groups>
+template <typename Tile>
 int stages_for(int k) {
-    const size_t fit = (most_shared() - sizeof(Bf16Scales)) / sizeof(Bf16Stage<Groups>);
+    const size_t fit = (most_shared() - sizeof(typename Tile::Scales)) / sizeof(typename Tile::Stage);
     const int most = std::min(static_cast<int>(fit), kMostStages), n_strips = (k + kStripValues - 1) / kStripValues;
     return std::max(2, std::min(most, n_strips));
 }
 
-template <typename Groups, typename Kernel, typename Weights>
-void launch_tiles(Groups /*type*/, Kernel kernel, int n_tiles, const Weights& weights, const ProductRows& x, int n,
-                  int k, const Stream& stream) {
-    const int n_stages = stages_for<Groups>(k);
-    launch_shared(kernel, grid(tiles(n, kTileTokens), n_tiles), kThreads, memory_bytes<Groups>(n_stages), stream,
-                  weights, x, n, k, n_stages);
+template <typename Tile, typename Kernel, typename Weights>
+void launch_tiles(Kernel kernel, int n_tiles, const Weights& weights, const ProductRows& x, int n, int k,
+                  const Stream& stream) {
+    const int n_stages = stages_for<Tile>(k);
+    launch_shared(kernel, grid(tiles(n, kTileTokens), n_tiles), kThreads, memory_bytes<Tile>(n_stages), stream, weights,
+                  x, n, k, n_stages);
+}
+
+/// How long a launch takes, in rows of one block: each multiprocessor has one at a time.
+int rounds(const DenseBatch& batch, int tile_rows, int n) {
+    return tiles(batch.n_tiles * tiles(n, kTileTokens), multiprocessors()) * tile_rows;
 }
 
 }  // namespace
 
-void launch_bf16(const DenseBatch& batch, int n_tiles, const ProductRows& x, int n, int k, const Stream& stream) {
-    with_strips(batch.products[0].weight.type, [&](auto groups) {
-        launch_tiles(groups, dense_bf16_tile<decltype(groups)>, n_tiles, batch, x, n, k, stream);
+void launch_bf16(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
+    const DenseBatch most = batch_of(products, count, kMostRows), few = batch_of(products, count, kFewRows);
+    with_strips(products[0].weight.type, [&](auto groups) {
+        using Groups = decltype(groups);
+        if (rounds(few, kFewRows, n) < rounds(most, kMostRows, n)) {
+            launch_tiles<Bf16Tile<Groups, kFewRows>>(dense_bf16_tile<Groups, kFewRows>, few.n_tiles, few, x, n, k,
+                                                     stream);
+        } else {
+            launch_tiles<Bf16Tile<Groups, kMostRows>>(dense_bf16_tile<Groups, kMostRows>, most.n_tiles, most, x, n, k,
+                                                      stream);
+        }
     });
 }
 
 void launch_bf16(const DenseGate& gate, const ProductRows& x, int n, int k, const Stream& stream) {
     with_strips(gate.gate.type, [&](auto groups) {
-        launch_tiles(groups, gated_bf16_tile<decltype(groups)>, tiles(gate.gate.rows, kGatedRows), gate, x, n, k,
-                     stream);
+        using Groups = decltype(groups);
+        launch_tiles<Bf16Tile<Groups, kMostRows>>(gated_bf16_tile<Groups>, tiles(gate.gate.rows, kGatedRows), gate, x,
+                                                  n, k, stream);
     });
 }
 

@@ -5,12 +5,13 @@
 // rows, and those of the *next* strip of the first half.
 #pragma once
 
+#include "cuda/bf16_weights.cuh"
 #include "cuda/dense_tokens.cuh"
 #include "cuda/dense_weights.cuh"
 
 namespace dgemma::cuda {
 
-constexpr int kBf16Shares = kStripGroups, kBf16Halves = kWarps / kBf16Shares, kHalfRows = kBf16TileRows / kBf16Halves;
+constexpr int kBf16Shares = kStripGroups, kBf16Halves = kWarps / kBf16Shares;
 constexpr int kBf16Vector = kVectorBytes / 2;  // values of a vector
 
 /// Where a thread is: lane 4g + t of the warp for this half of the rows and share of the columns.
@@ -21,12 +22,23 @@ struct Bf16Place {
     __device__ int strip_of(int strip) const { return half == 0 ? strip + 1 : strip; }
 };
 
-template <typename Groups>
-struct Bf16Stage {
-    // An odd number of vectors to a row: the eight rows that a warp reads at a time lie in banks of their own.
-    alignas(16) uint8_t weights[kBf16TileRows][kVectorBytes * (Strip<Groups>::kVectors | 1)];
-    // Groups in the order of turned(): the two tokens that a quarter of a warp reads at a time differ in their banks.
-    alignas(16) uint16_t values[kTileTokens][kStripValues];
+/// What a tile of kTileRows rows of weights needs.
+template <typename TileGroups, int kTileRows>
+struct Bf16Tile {
+    using Groups = TileGroups;
+    static constexpr int kRows = kTileRows, kHalfRows = kRows / kBf16Halves, kRowMmas = kHalfRows / kRowsOfMma;
+    static_assert(kRowMmas * kRowsOfMma * kBf16Halves == kRows, "rows of the tensor cores' product");
+
+    struct Stage {
+        // An odd number of vectors to a row: the eight rows that a warp reads at a time lie in banks of their own.
+        alignas(16) uint8_t weights[kRows][kVectorBytes * (Strip<Groups>::kVectors | 1)];
+        // Groups in the order of turned(): the two tokens that a quarter of a warp reads at a time differ in their
+        // banks.
+        alignas(16) uint16_t values[kTileTokens][kStripValues];
+    };
+    /// Of rows kHalfRows half + 16 r + i / 2 * 8 + g and tokens 8 p + 2t + i % 2: [r][p][i].
+    using Sums = float[kRowMmas][kTileTokens / kTokensOfMma][4];
+    using Scales = Bf16Scale[kWarps][kHalfRows];
 };
 
 /// Rows of a tile that are kCopyRows apart: where the first lies, the bytes from each to the next, how many there are.
@@ -39,12 +51,12 @@ constexpr int kCopyVectors = 8, kCopyRows = kThreads / kBf16Halves / kCopyVector
 
 /// What a thread copies of every strip, one strip after the other: of every 16th row of its half of the weights a
 /// vector, or every eighth of them, and of every 16th token a vector.
-template <typename Groups>
+template <typename Tile>
 class Bf16Copy {
   public:
     /// rows_at(r): rows r, r + kCopyRows … of the tile, which all have the same lead.
     template <typename RowsAt>
-    __device__ Bf16Copy(RowsAt rows_at, const TileTokens& tokens, Bf16Stage<Groups>& first)
+    __device__ Bf16Copy(RowsAt rows_at, const TileTokens& tokens, typename Tile::Stage& first)
         : left_(tokens.k), value_step_(tokens.k * (kTokensAtOnce * 2)) {
         const int row = at_.half * kHalfRows + thread_ % (kThreads / kBf16Halves) / kCopyVectors;
         const TileRows rows = rows_at(row);
@@ -82,7 +94,9 @@ class Bf16Copy {
     }
 
   private:
+    using Groups = typename Tile::Groups;
     using S = Strip<Groups>;
+    static constexpr int kHalfRows = Tile::kHalfRows;
 
     __device__ void start_weights(int strip, unsigned stage) {
         const int half = strip & 1, lead = S::kAligned ? 0 : lead_of(weights_);
@@ -106,8 +120,8 @@ class Bf16Copy {
 
     static constexpr int kStripBytes = S::kIsHalf ? Groups::kBytes / 2 : Groups::kBytes;  // of a row
     static constexpr int kTokenVectors = kStripValues / kBf16Vector, kTokensAtOnce = kThreads / kTokenVectors;
-    static constexpr int kWeightPitch = sizeof(Bf16Stage<Groups>::weights[0]);
-    static constexpr int kValuePitch = sizeof(Bf16Stage<Groups>::values[0]);
+    static constexpr int kWeightPitch = sizeof(Tile::Stage::weights[0]);
+    static constexpr int kValuePitch = sizeof(Tile::Stage::values[0]);
 
     const Bf16Place at_;
     const int thread_ = static_cast<int>(threadIdx.x), vector_ = thread_ % kCopyVectors;

@@ -1,9 +1,9 @@
-// A tile of a dense product in BF16: 128 rows of weights times at most 64 tokens' rows, by one block, which has a
+// A tile of a dense product in BF16: 128 or 96 rows of weights times at most 64 tokens' rows, by one block, which has a
 // multiprocessor to itself.
 //
-// The eight warps are two halves of 64 rows times four shares of the columns, one group of every strip each: every
-// weight is unpacked once, and what a warp reads of a token serves four products of 16 rows. While one half's warps
-// multiply, the other's unpack. At the end the shares are summed, in their order.
+// The eight warps are two halves of the rows times four shares of the columns, one group of every strip each: every
+// weight is unpacked once, and what a warp reads of a token serves four or three products of 16 rows. While one half's
+// warps multiply, the other's unpack. At the end the shares are summed, in their order.
 #pragma once
 
 #include "cuda/dense_bf16_copy.cuh"
@@ -12,15 +12,17 @@
 namespace dgemma::cuda {
 
 constexpr int kMostStages = 4;
-constexpr int kBf16RowMmas = kHalfRows / kRowsOfMma, kBf16TokenMmas = kTileTokens / kTokensOfMma;
-
-/// Of rows 64 half + 16 r + i / 2 * 8 + g and tokens 8 p + 2t + i % 2: [r][p][i].
-using Bf16Sums = float[kBf16RowMmas][kBf16TokenMmas][4];
-using Bf16Scales = Bf16Scale[kWarps][kHalfRows];
+constexpr int kBf16TokenMmas = kTileTokens / kTokensOfMma;
 
 /// What a thread unpacks and multiplies of every strip, one strip after the other.
-template <typename Groups>
+template <typename Tile>
 class Bf16Product {
+    using Groups = typename Tile::Groups;
+    using S = Strip<Groups>;
+    using Stage = typename Tile::Stage;
+    using Sums = typename Tile::Sums;
+    static constexpr int kHalfRows = Tile::kHalfRows, kRowMmas = Tile::kRowMmas;
+
   public:
     /// row_bytes: of the weights; the tile's row r begins as many bytes after a multiple of 16 as r % 8 rows have.
     __device__ Bf16Product(int64_t row_bytes, const TileTokens& tokens, Bf16Scale (&scales)[kHalfRows])
@@ -31,14 +33,14 @@ class Bf16Product {
           has_many_(uniform(tokens.count) > kTileTokens / 2) {}
 
     /// What the first half of the rows has to have before its first strip, from the stage with those weights.
-    __device__ void begin(const Bf16Stage<Groups>& stage) {
+    __device__ void begin(const Stage& stage) {
         if (at_.half == 0) unpack(stage, 0);
     }
 
     /// The products of a strip, which `stage` has. The two warps of a quarter of the multiprocessor, one of each half
     /// of the rows, take turns: while one multiplies, the other unpacks and, in start(), asks for later strips.
     template <typename Start>
-    __device__ void add(const Bf16Stage<Groups>& stage, int strip, Bf16Sums& sums, Start start) {
+    __device__ void add(const Stage& stage, int strip, Sums& sums, Start start) {
         const bool has_group = strip < n_strips_;
         if (at_.half == 0 && has_group) multiply(stage, sums);
         start();
@@ -47,18 +49,17 @@ class Bf16Product {
     }
 
   private:
-    using S = Strip<Groups>;
-
     /// A row of the warp's in strip i.
-    __device__ const uint8_t* weights(const Bf16Stage<Groups>& stage, int row, unsigned lead, int i) const {
+    __device__ const uint8_t* weights(const Stage& stage, int row, unsigned lead, int i) const {
         const unsigned shift = S::kAligned ? 0 : (lead + static_cast<unsigned>(S::begin(i))) % kVectorBytes;
         return &stage.weights[at_.half * kHalfRows + row][0] + shift;
     }
 
-    /// Each lane those of two rows. The last ones are read: a barrier of the block lies between.
-    __device__ void load_scales(const Bf16Stage<Groups>& stage, int i) const {
+    /// Each lane those of one row or two. The last ones are read: a barrier of the block lies between.
+    __device__ void load_scales(const Stage& stage, int i) const {
 #pragma unroll
         for (int row = 0; row < kHalfRows; row += kWarp) {
+            if (row + at_.lane >= kHalfRows) break;
             const uint8_t* strip = weights(stage, row + at_.lane, scale_lead_, i);
             scales_[row + at_.lane] = Bf16Strip<Groups>::scale(strip, at_.share, i & 1);
         }
@@ -66,10 +67,10 @@ class Bf16Product {
     }
 
     /// The warp's group of strip i. Past the last one, of whatever lies there: it is not multiplied.
-    __device__ void unpack(const Bf16Stage<Groups>& stage, int i) {
+    __device__ void unpack(const Stage& stage, int i) {
         load_scales(stage, i);
 #pragma unroll
-        for (int r = 0; r < kBf16RowMmas * 2; ++r) {
+        for (int r = 0; r < kRowMmas * 2; ++r) {
             const int row = r * kRowsOfEight + at_.g;
             unsigned pairs[2][2];
             Bf16Strip<Groups>::unpack(weights(stage, row, lead_, i), at_.share, i & 1, at_.t, scales_[row], pairs[0],
@@ -82,7 +83,7 @@ class Bf16Product {
         }
     }
 
-    __device__ void multiply(const Bf16Stage<Groups>& stage, Bf16Sums& sums) const {
+    __device__ void multiply(const Stage& stage, Sums& sums) const {
         if (has_many_) {
             multiply_tokens<kBf16TokenMmas>(stage, sums);
         } else {
@@ -91,7 +92,7 @@ class Bf16Product {
     }
 
     template <int kMmas>
-    __device__ void multiply_tokens(const Bf16Stage<Groups>& stage, Bf16Sums& sums) const {
+    __device__ void multiply_tokens(const Stage& stage, Sums& sums) const {
         const int place = turned(at_.share, at_.g) * kGroupValues + kBf16Vector * at_.t;
         uint4 values[kMmas];
 #pragma unroll
@@ -103,11 +104,11 @@ class Bf16Product {
     }
 
     /// Two products of one sum are eight apart: none waits for the one before.
-    __device__ void multiply_two(const uint4& first, const uint4& second, Bf16Sums& sums, int p) const {
+    __device__ void multiply_two(const uint4& first, const uint4& second, Sums& sums, int p) const {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
-            for (int i = 0; i < kBf16RowMmas * 2; ++i) {
+            for (int i = 0; i < kRowMmas * 2; ++i) {
                 const uint4& values = i % 2 == 0 ? first : second;
                 const uint2 half = j == 0 ? uint2{values.x, values.y} : uint2{values.z, values.w};
                 multiply_bf16(a_[i / 2][j], half, sums[i / 2][p + i % 2]);
@@ -120,7 +121,7 @@ class Bf16Product {
     const unsigned lead_, scale_lead_;
     const int n_strips_;  // that have the warp's group
     const bool has_many_;
-    unsigned a_[kBf16RowMmas][2][4];  // as multiply_bf16() takes them
+    unsigned a_[kRowMmas][2][4];  // as multiply_bf16() takes them
 };
 
 /// Until all but those of the last strips that are asked for are there.
@@ -136,13 +137,14 @@ __device__ inline void wait_for_strip(int n_stages) {
 }
 
 /// All of a tile's products by a share of the columns. n_stages: 2 … kMostStages.
-template <typename Groups, typename RowsAt>
+template <typename Tile, typename RowsAt>
 __device__ void multiply_bf16_strips(RowsAt rows_at, int64_t row_bytes, const TileTokens& tokens,
-                                     Bf16Stage<Groups>* stages, int n_stages, Bf16Scales& scales, Bf16Sums& sums) {
-    Bf16Copy<Groups> copy(rows_at, tokens, stages[0]);
-    Bf16Product<Groups> product(row_bytes, tokens, scales[Bf16Place().warp]);
+                                     typename Tile::Stage* stages, int n_stages, typename Tile::Scales& scales,
+                                     typename Tile::Sums& sums) {
+    Bf16Copy<Tile> copy(rows_at, tokens, stages[0]);
+    Bf16Product<Tile> product(row_bytes, tokens, scales[Bf16Place().warp]);
     const int n_strips = (tokens.k + kStripValues - 1) / kStripValues;
-    const auto at = [](int stage) { return static_cast<unsigned>(stage) * sizeof(Bf16Stage<Groups>); };
+    const auto at = [](int stage) { return static_cast<unsigned>(stage) * sizeof(typename Tile::Stage); };
     int free = n_stages - 1;  // the stage that was read before
     copy.start_first(at(free));
     for (int i = 0; i < free; ++i) copy.start(i, at(i));

@@ -84,9 +84,11 @@ bool has_dense_product(ggml_type type) {
     return with_strips(type, [](auto /*groups*/) {});
 }
 
-void launch_int8(const DenseBatch& batch, int n_tiles, const ProductRows& x, int n, int k, const Stream& stream) {
+void launch_int8(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
+    const DenseBatch batch = batch_of(products, count, kTileRows);
     with_strips(batch.products[0].weight.type, [&](auto groups) {
-        launch(dense_tile<decltype(groups)>, grid(tiles(n, kTileTokens), n_tiles), kThreads, stream, batch, x, n, k);
+        launch(dense_tile<decltype(groups)>, grid(tiles(n, kTileTokens), batch.n_tiles), kThreads, stream, batch, x, n,
+               k);
     });
 }
 

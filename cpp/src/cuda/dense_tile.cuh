@@ -10,7 +10,7 @@
 
 namespace dgemma::cuda {
 
-constexpr int kTileRows = kInt8TileRows;
+constexpr int kTileRows = 64;
 constexpr int kTokenShares = kWarps / (kTileRows / kRowsOfMma), kTokensOfWarp = kTileTokens / kTokenShares;
 constexpr int kTokenMmas = kTokensOfWarp / kTokensOfMma;
 

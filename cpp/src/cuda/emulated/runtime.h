@@ -86,6 +86,7 @@ T& dynamic_shared() {
 unsigned char* dynamic_bytes();
 
 size_t most_shared();
+constexpr int multiprocessors() { return 1; }
 
 }  // namespace dgemma::cuda
 

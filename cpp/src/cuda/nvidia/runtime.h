@@ -47,13 +47,15 @@ __device__ T& dynamic_shared() {
 /// The same where the launch decides how much.
 __device__ inline unsigned char* dynamic_bytes() { return &dynamic_shared<unsigned char>(); }
 
-/// What a block can have of shared memory on the current card.
-inline size_t most_shared() {
-    int device = 0, n_bytes = 0;
+inline int of_current_card(cudaDeviceAttr attribute) {
+    int device = 0, value = 0;
     check(cudaGetDevice(&device), "a card could not be asked for");
-    check(cudaDeviceGetAttribute(&n_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          "a card did not say how much shared memory it has");
-    return static_cast<size_t>(n_bytes);
+    check(cudaDeviceGetAttribute(&value, attribute, device), "a card did not say what it has");
+    return value;
 }
+
+/// Bytes that a block can have, and the number of multiprocessors.
+inline size_t most_shared() { return static_cast<size_t>(of_current_card(cudaDevAttrMaxSharedMemoryPerBlockOptin)); }
+inline int multiprocessors() { return of_current_card(cudaDevAttrMultiProcessorCount); }
 
 }  // namespace dgemma::cuda
