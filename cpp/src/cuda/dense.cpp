@@ -77,7 +77,8 @@ void multiply_gated(const DenseWeight& gate, const DenseWeight& up, const Produc
                     int n, int k, const Stream& stream) {
     check(gate, n, k);
     check(up, n, k);
-    if (gate.type != up.type || gate.rows != up.rows || gate.rows % kGroupValues != 0) {
+    const bool fits = gate.rows % kGroupValues == 0 && gate.rows / kGroupValues <= UINT16_MAX;
+    if (gate.type != up.type || gate.rows != up.rows || !fits) {
         throw RequestError("CUDA: no kernel multiplies a gate and up of " + std::to_string(gate.rows) + " and " +
                            std::to_string(up.rows) + " rows, or of different types");
     }

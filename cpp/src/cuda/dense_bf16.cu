@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     __shared__ typename Tile::Scales scales;
     const TileMemory<Tile> memory;
     const BatchTile tile = batch_tile(batch, kRows);
-    const DenseWeight& weight = tile.product.weight;
+    const DenseProduct& product = batch.products[tile.product];
+    const DenseWeight& weight = product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
     typename Tile::Sums sums{};
     multiply_bf16_strips<Tile>(RowsFrom{weight, tile.first}, weight.row_bytes, tokens, memory.stages(), n_stages,
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
             for (int row = at.lane; row < kRows; row += kWarp) {
                 if (tile.first + row >= weight.rows) break;
-                tile.product.out[to + row] = sum_of(memory.partials(), token, row);
+                product.out[to + row] = sum_of(memory.partials(), token, row);
             }
         }
     });

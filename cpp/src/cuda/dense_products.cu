@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     dense_tile(DenseBatch batch, ProductRows x, int n, int k) {
     __shared__ DenseStages<Groups> stages;
     const BatchTile tile = batch_tile(batch, kTileRows);
-    const DenseWeight& weight = tile.product.weight;
+    const DenseProduct& product = batch.products[tile.product];
+    const DenseWeight& weight = product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
     DenseSums sums{};
     multiply_strips<Groups>(RowsFrom{weight, tile.first}, tokens, stages, sums);
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
         const int row = tile.first + at.sixteen * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
         const int token = at.share * kTokensOfWarp + i / 4 * kTokensOfMma + 2 * at.t + i % 2;
         if (token >= tokens.count || row >= weight.rows) continue;
-        tile.product.out[static_cast<int64_t>(tokens.first + token) * weight.rows + row] = sums[i / 4][i % 4];
+        product.out[static_cast<int64_t>(tokens.first + token) * weight.rows + row] = sums[i / 4][i % 4];
     }
 }
 

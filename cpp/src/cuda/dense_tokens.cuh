@@ -21,19 +21,15 @@ __device__ inline TileTokens tile_tokens(const ProductRows& x, int n, int k) {
 
 /// Whose rows a tile is of, and its first.
 struct BatchTile {
-    DenseProduct product;
-    int first;
+    int product, first;
 };
 
 __device__ inline BatchTile batch_tile(const DenseBatch& batch, int tile_rows) {
     const int tile = static_cast<int>(blockIdx.y);
-    BatchTile found{batch.products[0], tile};
+    int product = 0;
 #pragma unroll
-    for (int i = 1; i < kMostTogether; ++i) {
-        if (tile >= batch.begins[i]) found = {batch.products[i], tile - batch.begins[i]};
-    }
-    found.first *= tile_rows;
-    return found;
+    for (int i = 1; i < kMostTogether; ++i) product += tile >= batch.begins[i] ? 1 : 0;
+    return {product, (tile - batch.begins[product]) * tile_rows};
 }
 
 }  // namespace dgemma::cuda
