@@ -56,6 +56,25 @@ struct Bf16Strip {
     }
 };
 
+/// The fifth bits go where they are wanted at once.
+template <>
+struct Bf16Strip<Q5_KGroups> {
+    static __device__ Bf16Scale scale(const uint8_t* strip, int group, int half) {
+        return strip_scale<Q5_KGroups>(strip, group, half);
+    }
+    static __device__ void unpack(const uint8_t* strip, int group, int half, int t, const Bf16Scale& scale,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        const uint8_t *at = strip + 48 + group / 2 * 32 + 4 * t, *fifth = strip + 16 + 4 * t;
+        const int turn = 4 - (half * kStripGroups + group);
+        const auto word = [&](int offset) {
+            const unsigned fours = load_u32(at + offset) >> (group % 2 * 4) & 0x0f0f0f0fu;
+            return fours | (rotated(load_u32(fifth + offset), turn) & 0x10101010u);
+        };
+        unpack_bf16<true>(word(0), scale, first);
+        unpack_bf16<true>(word(16), scale, second);
+    }
+};
+
 // Types whose values are few bits less half of what these can be: as numbers from 0 on they are unpacked with less work
 // than as signed bytes, which 8-bit products take.
 

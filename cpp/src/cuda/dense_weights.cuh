@@ -79,6 +79,9 @@ struct Strip<Q5_KGroups> : HalfBlock<Q5_KGroups, 48> {
     }
 };
 
+/// To the left, or by less than nothing to the right.
+__device__ inline unsigned rotated(unsigned word, int bits) { return word << (bits & 31) | word >> (-bits & 31); }
+
 /// 210 bytes for 256 values (dequantise.cuh), with a scale for every 16.
 struct Q6_KGroups {
     static constexpr int kBytes = 210;
@@ -102,9 +105,7 @@ struct Strip<Q6_KGroups> {
     static __device__ unsigned word(const uint8_t* strip, int group, int i) {
         const unsigned fours = load_u32_by_halves(strip + group % 2 * 32 + i) >> (group / 2 * 4);
         const unsigned twos = load_u32_by_halves(strip + kAtHigh + i);
-        // Turned by 4 - 2 group bits: each byte's two bits become its bits 4 and 5.
-        const unsigned turned_twos = twos << (4 - 2 * group & 31) | twos >> (2 * group - 4 & 31);
-        return (fours & 0x0f0f0f0fu) | (turned_twos & 0x30303030u);
+        return (fours & 0x0f0f0f0fu) | (rotated(twos, 4 - 2 * group) & 0x30303030u);
     }
     /// 4 (q - 32): in the high bits of a signed byte q - 32 is q with its first bit turned.
     static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
