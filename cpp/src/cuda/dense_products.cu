@@ -40,14 +40,15 @@ __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     const DenseWeight& weight = product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
     DenseSums sums{};
-    multiply_strips<Groups>(RowsFrom{weight, tile.first}, tokens, stages, sums);
+    multiply_strips<Groups>(RowsFrom{weight, tile.first}, weight.row_bytes, tokens, stages, sums);
     const DensePlace at;
+    const int row = tile.first + at.sixteen * kRowsOfMma + at.g, token = at.share * kTokensOfWarp + 2 * at.t;
+    float* out = product.out + static_cast<int64_t>(tokens.first + token) * weight.rows + row;
 #pragma unroll
     for (int i = 0; i < kTokenMmas * 4; ++i) {
-        const int row = tile.first + at.sixteen * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
-        const int token = at.share * kTokensOfWarp + i / 4 * kTokensOfMma + 2 * at.t + i % 2;
-        if (token >= tokens.count || row >= weight.rows) continue;
-        product.out[static_cast<int64_t>(tokens.first + token) * weight.rows + row] = sums[i / 4][i % 4];
+        const int more_tokens = i / 4 * kTokensOfMma + i % 2, more_rows = i % 4 / 2 * kRowsOfEight;
+        if (token + more_tokens >= tokens.count || row + more_rows >= weight.rows) continue;
+        out[more_tokens * weight.rows + more_rows] = sums[i / 4][i % 4];
     }
 }
 
@@ -64,7 +65,8 @@ __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     const int first = static_cast<int>(blockIdx.y) * kGatedRows;
     const TileTokens tokens = tile_tokens(x, n, k);
     DenseSums sums{};
-    multiply_strips<Groups>(GatedRowsFrom{weights.gate, weights.up, first}, tokens, memory.stages, sums);
+    multiply_strips<Groups>(GatedRowsFrom{weights.gate, weights.up, first}, weights.gate.row_bytes, tokens,
+                            memory.stages, sums);
     __syncthreads();  // the last strip is read
     const DensePlace at;
 #pragma unroll

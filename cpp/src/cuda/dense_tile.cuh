@@ -117,16 +117,13 @@ class StripCopy {
 template <typename Groups>
 class StripProduct {
   public:
-    template <typename RowAt>
-    __device__ StripProduct(RowAt row_at, const TileTokens& tokens)
-        : has_tokens_(uniform(tokens.count) > at_.share * kTokensOfWarp), left_(tokens.k) {
-        const auto low = [&](int row) {
-            return static_cast<unsigned>(lead_of(row_at(at_.sixteen * kRowsOfMma + row)));
-        };
-        leads_[0] = low(at_.g);
-        leads_[1] = low(at_.g + kRowsOfEight);
-        scale_lead_ = low(at_.lane / 2);
-    }
+    /// row_bytes: of the weights. Row r of the tile begins as many bytes after a multiple of 16 as r % 8 rows have; of
+    /// rows that are not there, which are others' again, it does not matter what is read.
+    __device__ StripProduct(int64_t row_bytes, const TileTokens& tokens)
+        : has_tokens_(uniform(tokens.count) > at_.share * kTokensOfWarp),
+          lead_(at_.g * static_cast<unsigned>(row_bytes)),
+          scale_lead_(at_.lane / 2 % kRowsOfEight * static_cast<unsigned>(row_bytes)),
+          left_(tokens.k) {}
 
     __device__ void add(const DenseStage<Groups>& stage, int i, StripScales (&all_scales)[kWarps], DenseSums& sums) {
         if (!has_tokens_) return;
@@ -137,8 +134,7 @@ class StripProduct {
         scales[2 * pair][at_.lane / 2] = mine[0];
         scales[2 * pair + 1][at_.lane / 2] = mine[1];
         __syncwarp();
-        const uint8_t* rows[2] = {weights(stage, at_.g, leads_[0], i),
-                                  weights(stage, at_.g + kRowsOfEight, leads_[1], i)};
+        const uint8_t* rows[2] = {weights(stage, at_.g, lead_, i), weights(stage, at_.g + kRowsOfEight, lead_, i)};
 #pragma unroll
         for (int group = 0; group < kStripGroups; ++group) {
             if (!S::kIsHalf && group * kGroupValues >= left_) break;
@@ -172,16 +168,17 @@ class StripProduct {
 
     const DensePlace at_;
     const bool has_tokens_;
-    unsigned leads_[2], scale_lead_;
+    const unsigned lead_, scale_lead_;
     int left_;
 };
 
 /// All of a tile's products: sums[p][i] is of the tile's row 16 sixteen + i / 2 * 8 + g and token
 /// 32 share + 8 p + 2t + i % 2. row_at(r): where row r of the tile begins.
 template <typename Groups, typename RowAt>
-__device__ void multiply_strips(RowAt row_at, const TileTokens& tokens, DenseStages<Groups>& stages, DenseSums& sums) {
+__device__ void multiply_strips(RowAt row_at, int64_t row_bytes, const TileTokens& tokens, DenseStages<Groups>& stages,
+                                DenseSums& sums) {
     StripCopy<Groups> copy(row_at, tokens, stages.of[0]);
-    StripProduct<Groups> product(row_at, tokens);
+    StripProduct<Groups> product(row_bytes, tokens);
     const int n_strips = (tokens.k + kStripValues - 1) / kStripValues;
     copy.start(0, 0);
     unsigned stage = 0;  // its bytes from the first
