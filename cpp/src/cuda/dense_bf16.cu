@@ -118,9 +118,10 @@ void launch_tiles(Kernel kernel, int n_tiles, const Weights& weights, const Prod
                   x, n, k, n_stages);
 }
 
-/// How long a launch takes, in rows of one block: each multiprocessor has one at a time.
-int rounds(const DenseBatch& batch, int tile_rows, int n) {
-    return tiles(batch.n_tiles * tiles(n, kTileTokens), multiprocessors()) * tile_rows;
+/// How long a launch takes, in rows of one block: each multiprocessor has one at a time. Estimated: what does not depend
+/// on a tile's rows, such as the copies of tokens, takes as long as 32 more.
+int duration(const DenseBatch& batch, int tile_rows, int n) {
+    return tiles(batch.n_tiles * tiles(n, kTileTokens), multiprocessors()) * (tile_rows + 32);
 }
 
 }  // namespace
@@ -129,7 +130,7 @@ void launch_bf16(const DenseProduct* products, int count, const ProductRows& x, 
     const DenseBatch most = batch_of(products, count, kMostRows), few = batch_of(products, count, kFewRows);
     with_strips(products[0].weight.type, [&](auto groups) {
         using Groups = decltype(groups);
-        if (rounds(few, kFewRows, n) < rounds(most, kMostRows, n)) {
+        if (duration(few, kFewRows, n) < duration(most, kMostRows, n)) {
             launch_tiles<Bf16Tile<Groups, kFewRows>>(dense_bf16_tile<Groups, kFewRows>, few.n_tiles, few, x, n, k,
                                                      stream);
         } else {
