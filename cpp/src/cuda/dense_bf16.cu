@@ -118,8 +118,8 @@ void launch_tiles(Kernel kernel, int n_tiles, const Weights& weights, const Prod
                   x, n, k, n_stages);
 }
 
-/// How long a launch takes, in rows of one block: each multiprocessor has one at a time. Estimated: what does not depend
-/// on a tile's rows, such as the copies of tokens, takes as long as 32 more.
+/// How long a launch takes, in rows of one block: each multiprocessor has one at a time. Estimated: what does not
+/// depend on a tile's rows, such as the copies of tokens, takes as long as 32 more.
 int duration(const DenseBatch& batch, int tile_rows, int n) {
     return tiles(batch.n_tiles * tiles(n, kTileTokens), multiprocessors()) * (tile_rows + 32);
 }

@@ -5,9 +5,8 @@
 // rows, and those of the *next* strip of the first half.
 #pragma once
 
-#include "cuda/bf16_weights.cuh"
+#include "cuda/dense_bf16_weights.cuh"
 #include "cuda/dense_tokens.cuh"
-#include "cuda/dense_weights.cuh"
 
 namespace dgemma::cuda {
 
@@ -38,7 +37,8 @@ struct Bf16Tile {
     };
     /// Of rows kHalfRows half + 16 r + i / 2 * 8 + g and tokens 8 p + 2t + i % 2: [r][p][i].
     using Sums = float[kRowMmas][kTileTokens / kTokensOfMma][4];
-    using Scales = Bf16Scale[kWarps][kHalfRows];
+    using Scale = typename Bf16Strip<Groups>::Scale;
+    using Scales = Scale[kWarps][kHalfRows];
 };
 
 /// Rows of a tile that are kCopyRows apart: where the first lies, the bytes from each to the next, how many there are.

@@ -12,13 +12,13 @@ constexpr int kSumTokens = kTileTokens / 2;
 template <typename Tile>
 using Bf16Partials = float[kBf16Shares][kSumTokens][Tile::kRows + 4];
 
-/// The whole sum, always in the same order.
+/// The whole sum, always in the same order, brought back to the size of the weights.
 template <int kPitch>
 __device__ float sum_of(const float (&partials)[kBf16Shares][kSumTokens][kPitch], int token, int place) {
     float sum = partials[0][token][place];
 #pragma unroll
     for (int share = 1; share < kBf16Shares; ++share) sum += partials[share][token][place];
-    return sum;
+    return sum * kBytesUnit;
 }
 
 /// place_of(eight, g): where row 8 eight + g of the tile goes; use(first, count): what becomes of the sums of tokens

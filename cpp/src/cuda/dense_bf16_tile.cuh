@@ -7,7 +7,6 @@
 #pragma once
 
 #include "cuda/dense_bf16_copy.cuh"
-#include "cuda/dense_bf16_weights.cuh"
 
 namespace dgemma::cuda {
 
@@ -21,11 +20,12 @@ class Bf16Product {
     using S = Strip<Groups>;
     using Stage = typename Tile::Stage;
     using Sums = typename Tile::Sums;
+    using Scale = typename Tile::Scale;
     static constexpr int kHalfRows = Tile::kHalfRows, kRowMmas = Tile::kRowMmas;
 
   public:
     /// row_bytes: of the weights; the tile's row r begins as many bytes after a multiple of 16 as r % 8 rows have.
-    __device__ Bf16Product(int64_t row_bytes, const TileTokens& tokens, Bf16Scale (&scales)[kHalfRows])
+    __device__ Bf16Product(int64_t row_bytes, const TileTokens& tokens, Scale (&scales)[kHalfRows])
         : scales_(scales),
           lead_(at_.g * static_cast<unsigned>(row_bytes)),
           scale_lead_(at_.lane % kRowsOfEight * static_cast<unsigned>(row_bytes)),
@@ -117,7 +117,7 @@ class Bf16Product {
     }
 
     const Bf16Place at_;
-    Bf16Scale (&scales_)[kHalfRows];
+    Scale (&scales_)[kHalfRows];
     const unsigned lead_, scale_lead_;
     const int n_strips_;  // that have the warp's group
     const bool has_many_;
