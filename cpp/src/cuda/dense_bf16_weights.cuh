@@ -26,14 +26,10 @@ template <typename Groups>
 struct Bf16Strip {
     using Scale = unsigned;
 
-    static __device__ Scale scale(const uint8_t* strip, int group, int half) {
-        if constexpr (Strip<Groups>::kIsHalf) {
-            return bytes_scale<true>(load_small_scale(strip, group, half));
-        } else {
-            RowScale one[1];
-            Groups::scales(strip, group, one);
-            return bytes_scale<Groups::kHasMinimum>(one[0]);
-        }
+    static __device__ Scale scale(const uint8_t* strip, int group, int /*half*/) {
+        RowScale one[1];
+        Groups::scales(strip, group, one);
+        return bytes_scale<Groups::kHasMinimum>(one[0]);
     }
     static __device__ void unpack(const uint8_t* strip, int group, int half, int t, Scale scale, unsigned (&first)[2],
                                   unsigned (&second)[2]) {
@@ -41,6 +37,24 @@ struct Bf16Strip {
         const uint2 words = Strip<Groups>::words(strip, group, half, t);
         scale_bytes(words.x ^ kSigns, scale, first);
         scale_bytes(words.y ^ kSigns, scale, second);
+    }
+};
+
+/// High halves of bytes stay where they are, 16 times as large.
+template <>
+struct Bf16Strip<Q4_KGroups> {
+    using Scale = unsigned;
+
+    static __device__ Scale scale(const uint8_t* strip, int group, int half) {
+        const RowScale row = load_small_scale(strip, group, half);
+        return bytes_scale<true>({row.scale * (group % 2 == 0 ? 1.0f : 0.0625f), row.minimum});
+    }
+    static __device__ void unpack(const uint8_t* strip, int group, int /*half*/, int t, Scale scale,
+                                  unsigned (&first)[2], unsigned (&second)[2]) {
+        const uint8_t* at = strip + 16 + group / 2 * 32 + 4 * t;
+        const unsigned bits = group % 2 == 0 ? 0x0f0f0f0fu : 0xf0f0f0f0u;
+        scale_bytes(load_u32(at) & bits, scale, first);
+        scale_bytes(load_u32(at + 16) & bits, scale, second);
     }
 };
 
