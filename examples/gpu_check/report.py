@@ -28,8 +28,8 @@ SECTIONS = (
     _section("full_size", "The file", whole, "full_size", 180, TIMED),
     _section("memory", "Memory", whole, "memory", 120, TIMED),
     _section("bench", "Times", whole, "bench", 180, TIMED),
+    _section("own_layers", "Times with the layers in our kernels", whole, "own_layers", 150, TIMED),
     _section("step", "A whole step beside its prediction", step, "step", 30, TIMED),
-    _section("own_experts", "Times with the experts in our kernels", whole, "own_experts", 150, TIMED),
     _section("checkers", "NVIDIA's checkers over the kernels' tests", proofs, "checker", 200),
 )
 
