@@ -78,7 +78,7 @@ class CardLayers final : public OwnLayers {
             norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
                       *stream_);
             feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n);
-            begin_decoder(pass.rows, memory_->product.data(), norm, h_.rms_eps, memory_->residual.data(),
+            begin_decoder(pass.rows, {memory_->product.data(), 1}, norm, h_.rms_eps, memory_->residual.data(),
                           memory_->next.get(), n, hidden(), *stream_);
             end_part(pass, "embedding");
         }
@@ -154,11 +154,17 @@ class CardLayers final : public OwnLayers {
         round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
         multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n);
         const bool is_first = i == 0 && pass.pass == Pass::kEncoder;
-        end_attention(
-            {is_first ? pass.rows : memory_->residual.data(), memory_->product.data(), values(w.post_attention_norm),
-             values(w.router_scale), values(w.ffn_norm), values(w.pre_ffw_norm_2), memory_->residual.data(),
-             memory_->router_rows.data(), memory_->dense.get(), memory_->experts.get()},
-            h_.rms_eps, n, hidden(), *stream_);
+        end_attention({is_first ? pass.rows : memory_->residual.data(),
+                       {memory_->product.data(), 1},
+                       values(w.post_attention_norm),
+                       values(w.router_scale),
+                       values(w.ffn_norm),
+                       values(w.pre_ffw_norm_2),
+                       memory_->residual.data(),
+                       memory_->router_rows.data(),
+                       memory_->dense.get(),
+                       memory_->experts.get()},
+                      h_.rms_eps, n, hidden(), *stream_);
         end_part(pass, "attention");
     }
 
@@ -183,10 +189,17 @@ class CardLayers final : public OwnLayers {
                            *stream_);
         const bool is_last = i + 1 == w_.layers.size();
         const ggml_tensor* next_norm = is_last ? w_.output_norm : w_.layers[i + 1].attn_norm;
-        end_layer({memory_->product.data(), experts_->products(), experts_->routes().weights, values(w.post_ffw_norm_1),
-                   values(w.post_ffw_norm_2), values(w.post_ffw_norm), values(next_norm),
-                   static_cast<int>(h_.experts_used), pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
-                   memory_->residual.data(), memory_->next.get()},
+        end_layer({{memory_->product.data(), 1},
+                   experts_->products(),
+                   experts_->routes().weights,
+                   values(w.post_ffw_norm_1),
+                   values(w.post_ffw_norm_2),
+                   values(w.post_ffw_norm),
+                   values(next_norm),
+                   static_cast<int>(h_.experts_used),
+                   pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
+                   memory_->residual.data(),
+                   memory_->next.get()},
                   h_.rms_eps, tokens(pass), hidden(), *stream_);
         end_part(pass, "experts");
     }
