@@ -79,6 +79,13 @@ std::string runs(bool first_has_code, bool second_has_code, const std::string& o
     return text(runs_on(backend()));
 }
 
+/// Of the second card.
+std::string fast_bf16(int major, int minor) {
+    fake::cards = {{true, 0}, {true, 0, major, minor}};
+    fake::memory[&buffer] = {cudaMemoryTypeDevice, 1};
+    return text(has_fast_bf16(backend()));
+}
+
 /// Of what an allocation that does not fit leaves for the next launch.
 std::string after_a_full_card() {
     fake::cards = {{true, 1 << 20}};
@@ -136,6 +143,12 @@ const std::map<std::string, std::function<std::string()>> things{
     {"runs_on_the_second", [] { return runs(false, true); }},
     {"runs_on_the_first", [] { return runs(true, false); }},
     {"runs_on_another_make", [] { return runs(true, true, "ROCm"); }},
+    {"bf16_a100", [] { return fast_bf16(8, 0); }},
+    {"bf16_rtx_3090", [] { return fast_bf16(8, 6); }},
+    {"bf16_rtx_4090", [] { return fast_bf16(8, 9); }},
+    {"bf16_h200", [] { return fast_bf16(9, 0); }},
+    {"bf16_b200", [] { return fast_bf16(10, 0); }},
+    {"bf16_rtx_5090", [] { return fast_bf16(12, 0); }},
     {"after_a_full_gpu", after_a_full_card},
     {"after_a_failed_call", after_a_failed_call},
     {"order", order},

@@ -21,6 +21,10 @@ bool runs_on(ggml_backend_t backend);
 /// that the kernels run on.
 bool would_run_on(const std::string& device);
 
+/// Whether the tensor cores of a backend's card multiply BF16 with F32 sums at their full rate, as those for data
+/// centres do (A100, H100, H200, B200); GeForce cards do so at a half. The backend is one that our kernels run on.
+bool has_fast_bf16(ggml_backend_t backend);
+
 /// Selects the card whose memory `pointer` is, for this thread. BackendError where it is no card's.
 void use_card_of(const void* pointer);
 

@@ -18,6 +18,7 @@ enum cudaError_t {
     cudaErrorNoKernelImageForDevice
 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 constexpr unsigned cudaStreamNonBlocking = 1;
 
@@ -34,6 +35,7 @@ namespace fake {
 struct Card {
     bool has_code;
     size_t free_bytes;
+    int major = 8, minor = 6;  // compute capability
 };
 inline std::vector<Card> cards;
 inline cudaError_t driver = cudaSuccess;  // what it says to whoever counts the cards
@@ -72,6 +74,11 @@ inline cudaError_t cudaGetDevice(int* card) {
 inline cudaError_t cudaSetDevice(int card) {
     if (card < 0 || card >= static_cast<int>(fake::cards.size())) return fake::result(cudaErrorInvalidDevice);
     fake::current = card;
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int card) {
+    const fake::Card& asked = fake::cards[static_cast<size_t>(card)];
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? asked.major : asked.minor;
     return cudaSuccess;
 }
 inline fake::Card& current_card() { return fake::cards[static_cast<size_t>(fake::current)]; }

@@ -50,6 +50,11 @@ bool would_run_on(const std::string& device) { return device == "CPU" || device.
 
 bool runs_on(ggml_backend_t backend) { return would_run_on(ggml_backend_dev_name(ggml_backend_get_device(backend))); }
 
+// By its name: the tests have cards of both kinds.
+bool has_fast_bf16(ggml_backend_t backend) {
+    return std::string(ggml_backend_dev_name(ggml_backend_get_device(backend))).find("BF16") != std::string::npos;
+}
+
 void use_card_of(const void* /*pointer*/) {}
 
 /// Its end lies before a page that nobody may touch.

@@ -77,6 +77,15 @@ bool runs_on(ggml_backend_t backend) {
     return has_code();
 }
 
+bool has_fast_bf16(ggml_backend_t backend) {
+    use_card_of_backend(backend);
+    int card = 0, major = 0, minor = 0;
+    check(cudaGetDevice(&card), "the card could not be looked up");
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card), "the card could not be looked up");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, card), "the card could not be looked up");
+    return (major == 8 && minor == 0) || major == 9 || major == 10;
+}
+
 bool would_run_on(const std::string& device) {
     const auto starts_with = [&](const char* text) { return device.rfind(text, 0) == 0; };
     return starts_with("GPU") || (starts_with("CUDA") && why_unavailable().empty());
