@@ -78,8 +78,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kValues>
-__global__ void __launch_bounds__(kThreads) begin_row(const float* embedded, SharedSums soft, const float* next_norm,
-                                                      float eps, float* residual, ProductRows next, int hidden) {
+__global__ void __launch_bounds__(kThreads, 1) begin_row(const float* embedded, SharedSums soft, const float* next_norm,
+                                                         float eps, float* residual, ProductRows next, int hidden) {
     const int64_t at = row_of_block(hidden);
     auto row = loaded<kValues>(soft, hidden);
     for_columns<kValues>(hidden, [&](int i, int column) { row.values[i] += embedded[at + column]; });
