@@ -11,15 +11,15 @@
 
 namespace dgemma::cuda {
 
-constexpr float kBytesUnit = 0x1p32f;
+constexpr float kBytesUnit = 0x1p32f, kBytesScale = 0x1p101f, kBytesMinimum = -0x1p-32f;
 
 /// What makes bytes weights: scale and minus minimum as BF16, the scale in the low half. Both are rounded to nearest,
 /// and so is each weight: errors of 2^-9 of the scale's part, the minimum and the weight at most. Without a minimum the
 /// bytes are signed ones plus 128, which is exact: 128 times the rounded scale is a BF16 too.
 template <bool kHasMinimum>
 __device__ unsigned bytes_scale(const RowScale& row) {
-    const float minimum = kHasMinimum ? row.minimum : 128.0f * row.scale;
-    return bf16_pair(row.scale * 0x1p101f, minimum * -0x1p-32f);
+    const float minimum = kHasMinimum ? row.minimum * kBytesMinimum : row.scale * (128 * kBytesMinimum);
+    return bf16_pair(row.scale * kBytesScale, minimum);
 }
 
 /// The four bytes of a word, in their order, 2^-32 of their size.

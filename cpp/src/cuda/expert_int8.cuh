@@ -8,10 +8,12 @@ namespace dgemma::cuda {
 template <typename GroupsOfType>
 struct Int8Product {
     using Groups = GroupsOfType;
-    static constexpr int kGroups = Groups::kDepth / kGroupValues;
+    static constexpr int kDepth = Groups::kDepth, kBytes = Groups::kBytes, kGroups = kDepth / kGroupValues;
+    static constexpr bool kAligned = Groups::kAligned;
     // An odd number of half rows of banks to a row of values: the eight rows that a warp reads at a time lie in banks
     // of their own.
-    static constexpr int kValueBytes = 1, kValuePitch = Groups::kDepth + kGroupValues, kStages = 2;
+    static constexpr int kValueBytes = 1, kValuePitch = kDepth + kGroupValues, kStages = 2;
+    static constexpr bool kByOctets = false;  // a loop for each number of octets would have too many registers
     static constexpr float kUnit = 1;  // of the sums
 
     /// Where a byte of a pair's values lies in its row of them.
@@ -47,31 +49,63 @@ struct Int8Product {
         int first_;  // column of the first stage; past the end where there is none
     };
 
-    /// Of a group of a warp's rows.
-    using RowScales = RowScale[kWarp];
+    /// Of a warp's rows, by group.
+    using RowScales = RowScale[kGroups / kShares][kWarp];
 
-    static __device__ void store_scale(const RowScale& scale, int lane, RowScales& scales) { scales[lane] = scale; }
+    /// A thread's part of every stage.
+    class Part {
+      public:
+        __device__ Part(const ThreadPlace& at, int n_pairs) : at_(at), n_pairs_(uniform(n_pairs)) {}
 
-    static __device__ void add_group(const Stage<Int8Product>& stage, int group, const uint2 (&rows)[kEights],
-                                     const RowScales& row_scales, int n_pairs, const ThreadPlace& at,
-                                     Accumulators& sums) {
-        RowScale scales[kEights];
+        /// block: of the lane's row.
+        __device__ void store_scales(const uint8_t* block, RowScales& scales) const {
+            RowScale mine[kShareGroups];
+            Groups::scales(block, at_.share, mine);
+            for (int i = 0; i < kShareGroups; ++i) scales[i][at_.lane] = mine[i];
+        }
+
+        /// blocks: of row g, with rows of eights kEightPitch bytes apart; left: columns.
+        template <int kEightPitch, int kOctets>
+        __device__ void add(const Stage<Int8Product>& stage, const uint8_t* blocks, const RowScales& scales, int left,
+                            Accumulators<kOctets>& sums) const {
 #pragma unroll
-        for (int r = 0; r < kEights; ++r) scales[r] = row_scales[r * kRowsOfEight + at.g];
+            for (int i = 0; i < kShareGroups; ++i) {
+                const int group = at_.share * kShareGroups + i;
+                if (!Groups::kAligned && group * kGroupValues >= left) break;
+                uint2 rows[kEights];
 #pragma unroll
-        for (int p = 0; p < kPairMmas; ++p) {
-            const int pair = p * kPairsOfMma;
-            if (pair >= n_pairs) break;
-            const uint8_t* q = &stage.values[pair + at.g][group * kGroupValues + 8 * at.t];
-            const uint2 values = *reinterpret_cast<const uint2*>(q);
-            const float4 pair_scales = *reinterpret_cast<const float4*>(&stage.scales[group][pair + 2 * at.t]);
-#pragma unroll
-            for (int r = 0; r < kRowMmas; ++r) {
-                add_product<Groups::kHasMinimum>({rows[2 * r], rows[2 * r + 1]}, {scales[2 * r], scales[2 * r + 1]},
-                                                 values, pair_scales, sums[r][p]);
+                for (int r = 0; r < kEights; ++r) rows[r] = Groups::words(blocks + r * kEightPitch, group, at_.t);
+                add_group(stage, group, rows, scales[i], sums);
             }
         }
-    }
+
+      private:
+        static constexpr int kShareGroups = kGroups / kShares;
+
+        template <int kOctets>
+        __device__ void add_group(const Stage<Int8Product>& stage, int group, const uint2 (&rows)[kEights],
+                                  const RowScale (&row_scales)[kWarp], Accumulators<kOctets>& sums) const {
+            RowScale scales[kEights];
+#pragma unroll
+            for (int r = 0; r < kEights; ++r) scales[r] = row_scales[r * kRowsOfEight + at_.g];
+#pragma unroll
+            for (int p = 0; p < kOctets; ++p) {
+                const int pair = p * kPairsOfMma;
+                if (pair >= n_pairs_) break;
+                const uint8_t* q = &stage.values[pair + at_.g][group * kGroupValues + 8 * at_.t];
+                const uint2 values = *reinterpret_cast<const uint2*>(q);
+                const float4 pair_scales = *reinterpret_cast<const float4*>(&stage.scales[group][pair + 2 * at_.t]);
+#pragma unroll
+                for (int r = 0; r < kRowMmas; ++r) {
+                    add_product<Groups::kHasMinimum>({rows[2 * r], rows[2 * r + 1]}, {scales[2 * r], scales[2 * r + 1]},
+                                                     values, pair_scales, sums[r][p]);
+                }
+            }
+        }
+
+        const ThreadPlace at_;
+        const int n_pairs_;
+    };
 };
 
 }  // namespace dgemma::cuda

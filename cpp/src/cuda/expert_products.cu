@@ -30,7 +30,7 @@ __device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weigh
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
-    Accumulators sums{};
+    float sums[kRowMmas][4];
     const auto token_of = [&](int pair) { return order.pairs[tile.first + pair] / shape.used; };
     multiply_tile<Product>(
         {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, tile.count, shape.hidden},
@@ -39,7 +39,8 @@ __device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weigh
 #pragma unroll
     for (int i = 0; i < kRowMmas * 2; ++i) {
         const int r = i / 2, row = (at.half * kRowMmas + r) * kRowsOfEight + at.g;
-        const float gate = sums[r][0][i % 2], up = sums[r][0][i % 2 + 2];
+        if (at.share * kPairsOfMma >= tile.count) break;
+        const float gate = sums[r][i % 2], up = sums[r][i % 2 + 2];
         memory.gated[at.share * kPairsOfMma + 2 * at.t + i % 2][row] = gelu(gate) * up;
     }
     __syncthreads();
@@ -55,7 +56,7 @@ __device__ void down(const ExpertShape& shape, const ExpertWeights& weights, con
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
     const int first = static_cast<int>(blockIdx.x) * kWeightRows;
-    Accumulators sums{};
+    float sums[kRowMmas][4];
     const auto place_of = [&](int pair) { return tile.first + pair; };
     multiply_tile<Product>(
         {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, tile.count, shape.ffn},
@@ -66,19 +67,19 @@ __device__ void down(const ExpertShape& shape, const ExpertWeights& weights, con
         const int row = first + (at.half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
         const int pair = at.share * kPairsOfMma + 2 * at.t + i % 2;
         if (pair >= tile.count) continue;
-        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][0][i % 4];
+        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][i % 4];
     }
 }
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
     __shared__ TileMemory<Int8Product<Groups>> memory;
     gate_and_up<Int8Product<Groups>>(shape, weights, order, values, gated, memory);
 }
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
     __shared__ TileMemory<Int8Product<Groups>> memory;
     down<Int8Product<Groups>>(shape, weights, order, gated, products, memory);

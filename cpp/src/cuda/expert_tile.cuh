@@ -14,14 +14,10 @@ static_assert(kPairMmas == kShares, "reduce_shares() gives each share one matrix
 /// One float of each accumulator register of each warp, so that no two threads of a warp meet in a bank.
 using Partials = float[kShares][kRowMmas][kPairMmas][4][kHalves][kWarp];
 
-/// Of a warp's groups.
-template <typename Product>
-using ShareScales = typename Product::RowScales[Stage<Product>::kGroups / kShares];
-
 template <typename Product>
 struct Stages {
     Stage<Product> of[Product::kStages];
-    ShareScales<Product> scales[kWarps];
+    typename Product::RowScales scales[kWarps];
 };
 
 template <typename Product>
@@ -32,100 +28,84 @@ union TileMemory {
 };
 
 /// What a thread multiplies of every stage, one stage after the other.
-template <typename Product, typename FirstRow>
+template <typename Product>
 class StageProduct {
   public:
-    __device__ StageProduct(const TileWork& work, FirstRow first_row)
-        : first_row_(first_row),
-          row_bytes_(work.row_bytes),
-          n_pairs_(uniform(work.count)),
-          begin_(work.matrix),
-          left_(work.k) {}
+    explicit __device__ StageProduct(const TileWork& work) : part_(at_, work.count), left_(work.k) {
+        // Rows of the same place in an eight begin at the same place between two vectors: eight rows of an even number
+        // of bytes are whole vectors.
+        const auto row_bytes = static_cast<unsigned>(work.row_bytes);
+        lead_ = at_.g * row_bytes;
+        lane_lead_ = at_.lane % kRowsOfEight * row_bytes;
+    }
 
-    __device__ void add(const Stage<Product>& stage, ShareScales<Product> (&all_scales)[kWarps], Accumulators& sums) {
-        ShareScales<Product>& scales = all_scales[at_.warp];
-        load_scales(stage, scales);
-#pragma unroll
-        for (int i = 0; i < kGroups; ++i) {
-            const int group = at_.share * kGroups + i;
-            if (group * kGroupValues < left_) add_group(stage, group, scales[i], sums);
+    template <int kOctets>
+    __device__ void add(const Stage<Product>& stage, typename Product::RowScales (&all_scales)[kWarps],
+                        Accumulators<kOctets>& sums) {
+        typename Product::RowScales& scales = all_scales[at_.warp];
+        part_.store_scales(begin(stage, lane_row_, lane_lead_), scales);
+        __syncwarp();
+        part_.template add<kRowsOfEight * kPitch>(stage, begin(stage, row_, lead_), scales, left_, sums);
+        left_ -= Product::kDepth;
+        if (Product::kBytes % kVectorBytes != 0) {
+            lead_ += Product::kBytes;
+            lane_lead_ += Product::kBytes;
         }
-        begin_ += Groups::kBytes;
-        left_ -= Groups::kDepth;
     }
 
   private:
-    using Groups = typename Product::Groups;
-    static constexpr int kGroups = Stage<Product>::kGroups / kShares;
+    static constexpr int kPitch = sizeof(Stage<Product>::weights[0]);
 
-    /// A row of this stage's weights.
-    __device__ const uint8_t* weights(const Stage<Product>& stage, int eight, int row) const {
-        const int lead = Groups::kAligned ? 0 : lead_of(begin_ + (first_row_(eight) + row) * row_bytes_);
-        return stage.weights[eight * kRowsOfEight + row] + lead;
-    }
-
-    /// Each lane those of one of the warp's rows.
-    __device__ void load_scales(const Stage<Product>& stage, ShareScales<Product>& scales) const {
-        const int eight = at_.half * kEights + at_.lane / kRowsOfEight, row = at_.lane % kRowsOfEight;
-        RowScale mine[kGroups];
-        Groups::scales(weights(stage, eight, row), at_.share, mine);
-#pragma unroll
-        for (int i = 0; i < kGroups; ++i) Product::store_scale(mine[i], at_.lane, scales[i]);
-        __syncwarp();
-    }
-
-    __device__ void add_group(const Stage<Product>& stage, int group, const typename Product::RowScales& scales,
-                              Accumulators& sums) const {
-        uint2 rows[kEights];
-#pragma unroll
-        for (int r = 0; r < kEights; ++r) {
-            rows[r] = Groups::words(weights(stage, at_.half * kEights + r, at_.g), group, at_.t);
-        }
-        Product::add_group(stage, group, rows, scales, n_pairs_, at_, sums);
+    static __device__ const uint8_t* begin(const Stage<Product>& stage, int row, unsigned lead) {
+        return &stage.weights[0][0] + row + (Product::kAligned ? 0 : lead % kVectorBytes);
     }
 
     const ThreadPlace at_;
-    const FirstRow first_row_;
-    const int64_t row_bytes_;
-    const int n_pairs_;
-    const uint8_t* begin_;  // of the matrix's first row, this stage's columns
+    const typename Product::Part part_;
+    // Bytes from the stage's first: row g of the warp's, and the one whose scale the lane works out.
+    const int row_ = (at_.half * kWarp + at_.g) * kPitch, lane_row_ = (at_.half * kWarp + at_.lane) * kPitch;
+    unsigned lead_, lane_lead_;
     int left_;
 };
 
-/// Leaves in sums[r][0] of a warp the whole sums of its half's rows and of the pairs 8 share … 8 share + 7.
-__device__ inline void reduce_shares(Partials& partials, Accumulators& sums) {
+/// Leaves in `whole` of a warp the sums over all shares of its half's rows and of the pairs 8 share … 8 share + 7, if
+/// there are any.
+template <int kOctets>
+__device__ void reduce_shares(Partials& partials, const Accumulators<kOctets>& sums, float (&whole)[kRowMmas][4]) {
     const ThreadPlace at;
 #pragma unroll
-    for (int i = 0; i < kRowMmas * kPairMmas * 4; ++i) {
-        const int r = i / (kPairMmas * 4), p = i / 4 % kPairMmas;
+    for (int i = 0; i < kRowMmas * kOctets * 4; ++i) {
+        const int r = i / (kOctets * 4), p = i / 4 % kOctets;
         partials[at.share][r][p][i % 4][at.half][at.lane] = sums[r][p][i % 4];
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kRowMmas * 4; ++i) {
+        if (at.share >= kOctets) break;
         float sum = 0;
+#pragma unroll
         for (int other = 0; other < kShares; ++other) {
             sum += partials[other][i / 4][at.share][i % 4][at.half][at.lane];
         }
-        sums[i / 4][0][i % 4] = sum;
+        whole[i / 4][i % 4] = sum;
     }
     __syncthreads();  // the memory may be used again
 }
 
-/// All of a tile's products. What a thread has of them then: sums[r][0][i] is of the tile's row
+/// All of a tile's products of at most 8 kOctets pairs. What a thread has of them then: sums[r][i] is of the tile's row
 /// 32 half + 16 r + i / 2 * 8 + g and pair 8 share + 2t + i % 2.
-template <typename Product, typename FirstRow, typename RowOf>
-__device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Product>& memory,
-                              Accumulators& sums) {
-    constexpr int kDepth = Product::Groups::kDepth, kAhead = Product::kStages - 1;
+template <int kOctets, typename Product, typename FirstRow, typename RowOf>
+__device__ void multiply_octets(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Product>& memory,
+                                float (&whole)[kRowMmas][4]) {
+    constexpr int kDepth = Product::kDepth, kAhead = Product::kStages - 1;
     constexpr unsigned kStageBytes = sizeof(Stage<Product>);
     const auto next = [](unsigned stage) { return stage == kAhead * kStageBytes ? 0 : stage + kStageBytes; };
-    StageCopy<Product> copy(work, first_row, row_of, memory.stages.of[0]);
-    StageProduct<Product, FirstRow> product(work, first_row);
+    StageCopy<Product, kOctets> copy(work, first_row, row_of, memory.stages.of[0]);
+    StageProduct<Product> product(work);
+    Accumulators<kOctets> sums{};
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) copy.start(i * kStageBytes);
-    unsigned here = 0,
-             there = kAhead * kStageBytes;  // bytes from the first stage: what is multiplied, what is asked for
+    unsigned here = 0, there = kAhead * kStageBytes;  // bytes from the first stage: of what is multiplied and asked for
     for (int first = 0; first < work.k; first += kDepth) {
         __pipeline_wait_prior(kAhead - 1);
         __syncthreads();  // these columns are there, and the ones before are read
@@ -136,10 +116,28 @@ __device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf ro
         there = next(there);
     }
     __syncthreads();
-    reduce_shares(memory.partials, sums);
+    reduce_shares(memory.partials, sums, whole);
     if constexpr (Product::kUnit != 1) {
 #pragma unroll
-        for (int i = 0; i < kRowMmas * 4; ++i) sums[i / 4][0][i % 4] *= Product::kUnit;
+        for (int i = 0; i < kRowMmas * 4; ++i) whole[i / 4][i % 4] *= Product::kUnit;
+    }
+}
+
+/// The same for any number of pairs: what is not there costs nothing.
+template <typename Product, typename FirstRow, typename RowOf>
+__device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Product>& memory,
+                              float (&whole)[kRowMmas][4]) {
+    static_assert(kPairMmas == 4, "a case for each");
+    if constexpr (!Product::kByOctets) return multiply_octets<kPairMmas>(work, first_row, row_of, memory, whole);
+    switch ((work.count + kPairsOfMma - 1) / kPairsOfMma) {
+        case 1:
+            return multiply_octets<1>(work, first_row, row_of, memory, whole);
+        case 2:
+            return multiply_octets<2>(work, first_row, row_of, memory, whole);
+        case 3:
+            return multiply_octets<3>(work, first_row, row_of, memory, whole);
+        default:
+            return multiply_octets<4>(work, first_row, row_of, memory, whole);
     }
 }
 
