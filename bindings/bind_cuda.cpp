@@ -74,14 +74,15 @@ struct ExpertArguments {
     const std::string& gate_up_type;
     const Matrices& down;
     const std::string& down_type;
+    bool is_bf16;
     std::unique_ptr<float[]> sums{new float[x.shape(0) * x.shape(1)]};
 
     dgemma::ExpertJob job() const {
         const auto size = [](size_t n) { return static_cast<int>(n); };
         const dgemma::ExpertJob job{
-            size(logits.shape(0)), size(logits.shape(1)), n_used,    size(x.shape(1)), size(gate_up.shape(1) / 2),
-            logits.data(),         expert_scale.data(),   x.data(),  gate_up_type,     down_type,
-            gate_up.data(),        down.data(),           sums.get()};
+            size(logits.shape(0)), size(logits.shape(1)), n_used,     size(x.shape(1)), size(gate_up.shape(1) / 2),
+            logits.data(),         expert_scale.data(),   x.data(),   gate_up_type,     down_type,
+            gate_up.data(),        down.data(),           sums.get(), is_bf16};
         const auto is = [&](const Matrices& weights, int rows, const std::string& type, int columns) {
             return weights.shape(0) == logits.shape(1) && size(weights.shape(1)) == rows &&
                    weights.shape(2) == dgemma::row_bytes(type, columns);
@@ -98,8 +99,8 @@ struct ExpertArguments {
 
 template <RunExperts run_experts>
 nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
-                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type) {
-    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type, bool is_bf16) {
+    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type, is_bf16};
     const dgemma::ExpertJob job = arguments.job();
     dgemma::ExpertJobResult result;
     {
@@ -120,8 +121,8 @@ nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, c
 
 nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x,
                       const Matrices& gate_up, const std::string& gate_up_type, const Matrices& down,
-                      const std::string& down_type, int n_runs) {
-    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+                      const std::string& down_type, int n_runs, bool is_bf16) {
+    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type, is_bf16};
     const dgemma::ExpertJob job = arguments.job();
     dgemma::ExpertTimes times;
     {
@@ -194,13 +195,9 @@ const std::string kExpertArguments =
 template <RunExperts run_experts>
 void define_experts_as(nb::module_& m, const char* name, const char* doc) {
     const std::string signature =
-        "def " + std::string(name) +
-        "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: "
-        "NDArray[numpy.float32], "
-        "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> "
-        "dict[str, typing.Any]";
+        "def " + std::string(name) + kExpertArguments + ", is_bf16: bool = False) -> dict[str, typing.Any]";
     m.def(name, &experts<run_experts>, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
-          "down"_a, "down_type"_a, nb::sig(signature.c_str()), doc);
+          "down"_a, "down_type"_a, "is_bf16"_a = false, nb::sig(signature.c_str()), doc);
 }
 
 using Inputs = std::map<std::string, std::vector<float>>;
@@ -239,13 +236,14 @@ void init_cuda(nb::module_& m) {
     define_experts_as<dgemma::run_experts_on_card>(
         m, "run_experts_on_card",
         "One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the "
-        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises "
-        "BackendError where they cannot run.");
+        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]; activations of "
+        "8 bits, or BF16. Raises BackendError where they cannot run.");
     define_experts_as<dgemma::define_experts>(m, "define_experts", "What run_experts_on_card computes, in plain C++.");
-    const std::string timing = "def time_experts" + kExpertArguments + ", n_runs: int) -> dict[str, typing.Any]";
+    const std::string timing =
+        "def time_experts" + kExpertArguments + ", n_runs: int, is_bf16: bool = False) -> dict[str, typing.Any]";
     m.def(
         "time_experts", &time_experts, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
-        "down"_a, "down_type"_a, "n_runs"_a, nb::sig(timing.c_str()),
+        "down"_a, "down_type"_a, "n_runs"_a, "is_bf16"_a = false, nb::sig(timing.c_str()),
         "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
         "batches of n_runs, and how far apart their results are.");
     m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a, "is_bf16"_a, "gated_is_bf16"_a,

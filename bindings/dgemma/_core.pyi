@@ -418,15 +418,15 @@ def run_on_card(logits: NDArray[numpy.float32], before: NDArray[numpy.float32] |
     The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels compute them, and the embedding's rows of `tokens`, or of the step's next canvas without any. Raises BackendError where they cannot run.
     """
 
-def run_experts_on_card(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> dict[str, Any]:
+def run_experts_on_card(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, is_bf16: bool = False) -> dict[str, Any]:
     """
-    One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises BackendError where they cannot run.
+    One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]; activations of 8 bits, or BF16. Raises BackendError where they cannot run.
     """
 
-def define_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> dict[str, Any]:
+def define_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, is_bf16: bool = False) -> dict[str, Any]:
     """What run_experts_on_card computes, in plain C++."""
 
-def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, n_runs: int) -> dict[str, Any]:
+def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, n_runs: int, is_bf16: bool = False) -> dict[str, Any]:
     """
     One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few batches of n_runs, and how far apart their results are.
     """

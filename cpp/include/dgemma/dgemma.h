@@ -485,6 +485,7 @@ struct ExpertJob {
     const void* gate_up;  // [n_experts, 2 ffn, row_bytes(gate_up_type, hidden)], the gate's rows first
     const void* down;     // [n_experts, hidden, row_bytes(down_type, ffn)]
     float* sums;          // [n_tokens, hidden]: of the experts' rows times their weights
+    bool is_bf16;         // what both products multiply weights by: activations of 16 bits, not of 8
 };
 struct ExpertJobResult {
     std::vector<int32_t> experts;  // [n_tokens, n_used], the most probable first; of equals, the one of lower number
@@ -518,7 +519,7 @@ struct HeadJob {
 };
 /// As the CUDA kernel computes it. RequestError outside its bounds; BackendError where it cannot run.
 void run_heads_on_card(const HeadJob& job);
-/// What the experts' kernels compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
+/// What the experts' kernels compute, in plain C++: activations rounded as theirs are, weights not, sums in double.
 ExpertJobResult define_experts(const ExpertJob& job);
 
 /// Products of dense weights and the same rows, from and to the host's memory.

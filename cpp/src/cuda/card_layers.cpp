@@ -59,7 +59,7 @@ class CardLayers final : public OwnLayers {
           n_bytes_(card_layers_bytes(model, most_tokens)) {
         use_card_of(w_.head->data);
         memory_.emplace(model, kArithmetic, most_tokens);
-        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens));
+        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), kArithmetic);
         sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
         full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
         order_.emplace(card);
@@ -264,7 +264,7 @@ uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
         return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), max_tokens);
     };
     return LayerMemory::n_bytes(model, kArithmetic, max_tokens) + turns(true) + turns(false) +
-           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(max_tokens));
+           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(max_tokens), kArithmetic);
 }
 
 std::unique_ptr<OwnLayers> make_card_layers(const Model& model, const Devices& devices, const KvCache& cache,

@@ -143,7 +143,7 @@ ExpertTimes time_experts(const ExpertJob& job, int n_runs) {
     };
     times.ggml = time_runs(n_runs, compute, [&] { ggml_backend_synchronize(backend); });
     use_card_of(layer.x());
-    const CardExperts experts(shape, job.n_tokens);
+    const CardExperts experts(shape, job.n_tokens, job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8);
     const DeviceArray<float> sums(static_cast<size_t>(job.n_tokens) * static_cast<size_t>(job.hidden));
     const cuda::Stream stream;
     const ExpertPass pass{layer.weights(), job.n_tokens, layer.logits(), layer.x(), sums.data()};

@@ -25,6 +25,10 @@ inline unsigned fma_bf16_pair(unsigned a, unsigned b, unsigned c) {
     return bf16_pair(one(0), one(1));
 }
 
+inline unsigned scale_bf16_pair(unsigned a, unsigned row) {
+    return fma_bf16_pair(a, (row & 0xffffu) * 0x10001u, (row >> 16) * 0x10001u);
+}
+
 template <typename Pair>
 void multiply_bf16(const unsigned (&a)[4], Pair b, float (&sums)[4]) {
     const uint32_t ours[6] = {a[0], a[1], a[2], a[3], b.x, b.y};

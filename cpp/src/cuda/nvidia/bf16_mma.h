@@ -23,6 +23,17 @@ __device__ inline unsigned fma_bf16_pair(unsigned a, unsigned b, unsigned c) {
     return result;
 }
 
+/// a times the low half of `row` plus its high half, of each of the two, rounded once. BF16's subnormal numbers are
+/// numbers like others to it.
+__device__ inline unsigned scale_bf16_pair(unsigned a, unsigned row) {
+    unsigned result;  // the halves cost nothing: the instruction takes either half of a register for both
+    asm("{ .reg .b16 low, high; .reg .b32 scale, offset; mov.b32 {low, high}, %2; mov.b32 scale, {low, low}; "
+        "mov.b32 offset, {high, high}; fma.rn.bf16x2 %0, %1, scale, offset; }"
+        : "=r"(result)
+        : "r"(a), "r"(row));
+    return result;
+}
+
 /// Both as BF16, rounded to the nearest; `low` in the lower half.
 __device__ inline unsigned bf16_pair(float low, float high) {
     unsigned pair;
