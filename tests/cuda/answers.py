@@ -85,12 +85,12 @@ def _on_cards(model: str, cards: Any, placement: dict[str, Any]) -> dict[str, An
         return {**found, "callers": _callers_canvases(engine)}
 
 
-def own_layers(model: str, library: str, lengths: tuple[int, ...]) -> dict[str, Any]:
+def own_layers(model: str, library: str, card: str, lengths: tuple[int, ...]) -> dict[str, Any]:
     """By whose kernels compute the layers, on one stand-in card: logits of both passes at several lengths, an answer,
     memory as planned and as taken, parts of a step, and graphs that later steps ran and repeated."""
     from engine.standin_worker import RESERVE, ROOM, Cards
 
-    cards = Cards(library, [RESERVE + ROOM])
+    cards = Cards(library, [RESERVE + ROOM], card)
     return {whose: _with_layers(model, cards, whose, lengths) for whose in ("ggml", "own")}
 
 

@@ -14,8 +14,6 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr Arithmetic kArithmetic = Arithmetic::kInt8;  // the only one that the products have yet
-
 ExpertShape shape_of(const Hparams& h) {
     return {static_cast<int>(h.experts), static_cast<int>(h.experts_used), static_cast<int>(h.hidden),
             static_cast<int>(h.expert_ffn)};
@@ -49,6 +47,16 @@ Rope rope_of(const Model& model, bool sliding, bool with_factors) {
     return {};
 }
 
+uint64_t layers_bytes(const Model& model, int64_t n, Arithmetic arithmetic) {
+    const auto turns = [&](bool sliding) {
+        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), n);
+    };
+    return LayerMemory::n_bytes(model, arithmetic, n) + turns(true) + turns(false) +
+           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(n), arithmetic);
+}
+
+Arithmetic arithmetic_of(ggml_backend_t card) { return has_fast_bf16(card) ? Arithmetic::kBf16 : Arithmetic::kInt8; }
+
 class CardLayers final : public OwnLayers {
   public:
     CardLayers(const Model& model, const KvCache& cache, ggml_backend_t card, int64_t most_tokens)
@@ -56,10 +64,11 @@ class CardLayers final : public OwnLayers {
           h_(model.hparams()),
           cache_(cache),
           device_(device_name(card)),
-          n_bytes_(card_layers_bytes(model, most_tokens)) {
+          n_bytes_(layers_bytes(model, most_tokens, arithmetic_of(card))) {
+        const Arithmetic arithmetic = arithmetic_of(card);
         use_card_of(w_.head->data);
-        memory_.emplace(model, kArithmetic, most_tokens);
-        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), kArithmetic);
+        memory_.emplace(model, arithmetic, most_tokens);
+        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), arithmetic);
         sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
         full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
         order_.emplace(card);
@@ -260,11 +269,8 @@ std::string why_no_card_layers(const Model& model, const std::string& device, in
 }
 
 uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
-    const auto turns = [&](bool sliding) {
-        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), max_tokens);
-    };
-    return LayerMemory::n_bytes(model, kArithmetic, max_tokens) + turns(true) + turns(false) +
-           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(max_tokens), kArithmetic);
+    // Which card it is shows when it is started, and BF16 takes more.
+    return layers_bytes(model, max_tokens, Arithmetic::kBf16);
 }
 
 std::unique_ptr<OwnLayers> make_card_layers(const Model& model, const Devices& devices, const KvCache& cache,

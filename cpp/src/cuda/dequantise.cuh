@@ -36,18 +36,18 @@ struct Q8_0Rows {
 };
 
 /// Of a group of 32 in a block of Q4_K or Q5_K.
-struct SmallScales {
+struct SixBits {
     int scale, minimum;
 };
 /// 12 bytes with 6 bits of each for 8 groups: the high two of the last four lie above those of the first.
-__device__ inline SmallScales small_scales(const uint8_t* packed, int group) {
+__device__ inline SixBits six_bits(const uint8_t* packed, int group) {
     if (group < 4) return {packed[group] & 63, packed[group + 4] & 63};
     return {(packed[group + 4] & 15) | (packed[group - 4] >> 6 << 4),
             (packed[group + 4] >> 4) | (packed[group] >> 6 << 4)};
 }
 
 /// d scale q - m minimum, of the halves d and m in one word: such blocks begin at multiples of 16 bytes.
-__device__ inline float small_value(unsigned d_and_m, const SmallScales& small, int q) {
+__device__ inline float six_bit_value(unsigned d_and_m, const SixBits& small, int q) {
     return half_of(d_and_m) * static_cast<float>(small.scale) * static_cast<float>(q) -
            half_of(d_and_m >> 16) * static_cast<float>(small.minimum);
 }
@@ -58,10 +58,10 @@ struct Q4_KRows {
     static __device__ float value(const uint8_t* row, int column) {
         const uint8_t* block = row + column / 256 * 144;
         const int group = column % 256 / 32;
-        const SmallScales small = small_scales(block + 4, group);
+        const SixBits small = six_bits(block + 4, group);
         const int pair = block[16 + group / 2 * 32 + column % 32];
         const int q = group % 2 == 0 ? pair & 15 : pair >> 4;
-        return small_value(load_u32(block), small, q);
+        return six_bit_value(load_u32(block), small, q);
     }
 };
 
@@ -71,9 +71,9 @@ struct Q5_KRows {
     static __device__ float value(const uint8_t* row, int column) {
         const uint8_t* block = row + column / 256 * 176;
         const int group = column % 256 / 32, i = column % 32;
-        const SmallScales small = small_scales(block + 4, group);
+        const SixBits small = six_bits(block + 4, group);
         const int low = block[48 + group / 2 * 32 + i] >> (group % 2 * 4) & 15, high = block[16 + i] >> group & 1;
-        return small_value(load_u32(block), small, low | high << 4);
+        return six_bit_value(load_u32(block), small, low | high << 4);
     }
 };
 
