@@ -122,6 +122,12 @@ std::string order_with(const std::string& ggml) {
     return order();
 }
 
+std::string two_streams() {
+    const cuda::Stream first(/*is_urgent=*/true), second;
+    second.after(first);
+    return fake::calls;
+}
+
 std::string end_of_a_stream() {
     {
         const cuda::Stream stream;
@@ -153,6 +159,7 @@ const std::map<std::string, std::function<std::string()>> things{
     {"after_a_failed_call", after_a_failed_call},
     {"order", order},
     {"order_with_another_ggml", [] { return order_with("0.25.4"); }},
+    {"two_streams", two_streams},
     {"end_of_a_stream", end_of_a_stream},
 };
 

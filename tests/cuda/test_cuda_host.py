@@ -37,7 +37,8 @@ CASES = [
     ("after_a_failed_call", "launched"),
     ("order", "ggml records, wait, record, ggml waits"),
     ("order_with_another_ggml", "synchronise ggml, synchronise"),
-    ("end_of_a_stream", "synchronise, destroy"),
+    ("two_streams", "urgent, record, wait"),
+    ("end_of_a_stream", "synchronise, destroy event, destroy"),
 ]
 
 

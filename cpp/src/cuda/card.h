@@ -36,7 +36,8 @@ void release(void* memory) noexcept;
 /// A queue of work on the current card; kernels and copies in it run one after the other.
 class Stream {
   public:
-    Stream();
+    /// Where blocks of several queues wait for a multiprocessor, an urgent one's go first.
+    explicit Stream(bool is_urgent = false);
     /// Returns when all work in the queue is done.
     ~Stream();
     Stream(const Stream&) = delete;
@@ -47,11 +48,14 @@ class Stream {
     void copy(void* to, const void* from, size_t n_bytes) const;
     /// Every byte becomes `value`.
     void fill(void* memory, int value, size_t n_bytes) const;
+    /// What is queued from here on begins when all that `other` was given so far is done.
+    void after(const Stream& other) const;
     /// Returns when all work in the queue is done. BackendError if some of it failed.
     void wait() const;
 
   private:
     void* handle_ = nullptr;
+    void* event_ = nullptr;  // marks a place in the queue
 };
 
 /// n values of the card's memory.

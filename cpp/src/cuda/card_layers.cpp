@@ -72,7 +72,8 @@ class CardLayers final : public OwnLayers {
         sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
         full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
         order_.emplace(card);
-        stream_.emplace();
+        stream_.emplace(/*is_urgent=*/true);
+        beside_.emplace();
     }
 
     void begin(const OwnPass& pass) override {
@@ -86,7 +87,7 @@ class CardLayers final : public OwnLayers {
         } else {
             norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
                       *stream_);
-            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n);
+            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n, *stream_);
             begin_decoder(pass.rows, {memory_->product.data(), 1}, norm, h_.rms_eps, memory_->residual.data(),
                           memory_->next.get(), n, hidden(), *stream_);
             end_part(pass, "embedding");
@@ -98,15 +99,17 @@ class CardLayers final : public OwnLayers {
     void go_on(const OwnPass& pass, size_t i) override {
         enter();
         finish_attention(pass, i);
+        // The dense network and the experts read the same residual: beside the router's small kernels there is room.
+        beside_->after(*stream_);
         route(pass, i);
         const LayerWeights& w = w_.layers[i];
-        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass));
-        end_part(pass, "dense_ffn");
+        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass), *beside_);
+        if (pass.ended) end_dense(pass);
         finish_experts(pass, i);
         if (i + 1 < w_.layers.size()) {
             project(pass, i + 1);
         } else if (pass.pass == Pass::kDecoder) {
-            multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass));
+            multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass), *stream_);
             end_part(pass, "head");
         }
         order_->before_ggml(*stream_);
@@ -129,9 +132,15 @@ class CardLayers final : public OwnLayers {
         pass.ended(part);
     }
 
-    void multiply(const std::vector<DenseProduct>& products, const CardRows& rows, int64_t k, int n) const {
-        multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), n, static_cast<int>(k),
-                       *stream_);
+    /// Parts are timed one after the other.
+    void end_dense(const OwnPass& pass) const {
+        stream_->after(*beside_);
+        end_part(pass, "dense_ffn");
+    }
+
+    static void multiply(const std::vector<DenseProduct>& products, const CardRows& rows, int64_t k, int n,
+                         const Stream& stream) {
+        multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), n, static_cast<int>(k), stream);
     }
 
     /// What layer i's attention reads: queries, and keys and values in the cache.
@@ -142,7 +151,7 @@ class CardLayers final : public OwnLayers {
         if (w.attn_v != nullptr) products.push_back({weight_of(w.attn_v), v});
         const bool is_last_write = pass.pass == Pass::kEncoder && i + 1 == w_.layers.size();
         if (!is_last_write) products.push_back({weight_of(w.attn_q), pass.q});
-        multiply(products, memory_->next, h_.hidden, tokens(pass));
+        multiply(products, memory_->next, h_.hidden, tokens(pass), *stream_);
 
         const LayerHparams& layer = h_.layers[i];
         const KvCache::Layer& cache = cache_.layer(i);
@@ -161,7 +170,7 @@ class CardLayers final : public OwnLayers {
         const auto width = static_cast<int>(w.attn_output->ne[0]);
         const int n = tokens(pass);
         round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
-        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n);
+        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n, *stream_);
         const bool is_first = i == 0 && pass.pass == Pass::kEncoder;
         end_attention({is_first ? pass.rows : memory_->residual.data(),
                        {memory_->product.data(), 1},
@@ -186,16 +195,17 @@ class CardLayers final : public OwnLayers {
     }
 
     /// product = down (gelu(gate x) * (up x)), x the rows in `dense`.
-    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n) const {
-        multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(),
-                       *stream_);
-        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n);
+    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n,
+                      const Stream& stream) const {
+        multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(), stream);
+        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n, stream);
     }
 
     void finish_experts(const OwnPass& pass, size_t i) const {
         const LayerWeights& w = w_.layers[i];
         experts_->multiply(experts_of(w.gate_up_exps), experts_of(w.down_exps), tokens(pass), memory_->experts.get(),
                            *stream_);
+        stream_->after(*beside_);
         const bool is_last = i + 1 == w_.layers.size();
         const ggml_tensor* next_norm = is_last ? w_.output_norm : w_.layers[i + 1].attn_norm;
         end_layer({{memory_->product.data(), 1},
@@ -218,11 +228,11 @@ class CardLayers final : public OwnLayers {
     const KvCache& cache_;
     std::string device_;
     uint64_t n_bytes_;
-    std::optional<LayerMemory> memory_;  // these six once the card is selected
+    std::optional<LayerMemory> memory_;  // these seven once the card is selected
     std::optional<CardExperts> experts_;
     std::optional<CardTurns> sliding_turns_, full_turns_;
     std::optional<GgmlOrder> order_;
-    std::optional<Stream> stream_;  // the last: done with the memory above before it is freed
+    std::optional<Stream> beside_, stream_;  // the last: done with the memory above before it is freed
 };
 
 /// Empty where our kernels multiply by all of these weights.

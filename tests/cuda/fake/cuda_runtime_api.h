@@ -20,7 +20,7 @@ enum cudaError_t {
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum cudaMemcpyKind { cudaMemcpyDefault };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 struct cudaFuncAttributes {};
 struct cudaPointerAttributes {
@@ -99,10 +99,20 @@ inline cudaError_t cudaFree(void* memory) {
     ::operator delete(memory);
     return fake::call("free");
 }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
-    *stream = nullptr;
+inline cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* most) {
+    *least = 0;
+    *most = -5;
     return cudaSuccess;
 }
+inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned /*flags*/, int priority) {
+    *stream = nullptr;
+    return priority == 0 ? cudaSuccess : fake::call("urgent");
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
+    *event = reinterpret_cast<cudaEvent_t>(&fake::current);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t /*event*/) { return fake::call("destroy event"); }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) { return fake::call("synchronise"); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t /*stream*/) { return fake::call("destroy"); }
 inline cudaError_t cudaMemcpyAsync(void*, const void*, size_t, cudaMemcpyKind, cudaStream_t) {
