@@ -436,6 +436,11 @@ def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray
     Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises BackendError where they cannot run.
     """
 
+def time_dense(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool, n_runs: int) -> dict[str, Any]:
+    """
+    Those products by ggml's graph and by the CUDA kernels in 8 bits and in BF16, on the first card: milliseconds of a few batches of n_runs, and how far apart the results are.
+    """
+
 def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, Sequence[float]], eps: float, is_bf16: bool, experts: int = 1, used: int = 1, scale: float = 1.0) -> dict[str, Any]:
     """
     One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. Raises BackendError where it cannot run.

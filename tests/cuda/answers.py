@@ -156,3 +156,10 @@ def expert_times(**layer: Any) -> dict[str, Any]:
     from dgemma._core import time_experts
 
     return time_experts(**layer, n_runs=1)
+
+
+def dense_times(**products: Any) -> dict[str, Any]:
+    """What ``gpu_check.py`` measures, once."""
+    from dgemma._core import time_dense
+
+    return time_dense(**products, n_runs=1)

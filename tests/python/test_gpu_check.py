@@ -43,11 +43,23 @@ ROW |= {"asked": "ggml", "layers": "ggml", "cpu_rms": 1e-6, "apart": 1.1e-4, "cp
 LAYER: Found = {
     "gate_up": "Q4_K",
     "down": "Q5_0",
+    "is_bf16": False,
     "bytes": 459_000_000,
     "ours": [0.5, 0.4, 0.6],
     "ggml": [1.0, 1.0, 1.0],
     "kernels": {"gate_up_tile": [0.25]},
     "distance": 0.01,
+}
+PRODUCT: Found = {
+    "name": "down",
+    "types": "Q5_0",
+    "bytes": 4_000_000,
+    "operations": 3e9,
+    "ggml": [0.02, 0.02, 0.02],
+    "int8": [0.01, 0.01, 0.02],
+    "bf16": [0.004, 0.005, 0.006],
+    "int8_distance": 0.01,
+    "bf16_distance": 0.002,
 }
 OWN: Found = {
     "card_layers": "own",
@@ -60,6 +72,7 @@ FOUND: dict[str, Found] = {  # what each section finds where all is well
     "parity": {"cases": [ROW]},
     "answers": {"seeds": 4, "steps": 40, "equal_steps": 39, "first": {"argmax": 1.0, "canvas": 0.95}},
     "experts": {"layers": [LAYER]},
+    "products": {"products": [PRODUCT]},
     "full_size": {"bytes": 16_800_000_000, "seconds": 20.0},
     "memory": {
         "n_ctx": 8192,
@@ -86,7 +99,11 @@ WRONG: dict[str, tuple[Found, str]] = {
         {"seeds": 4, "steps": 40, "equal_steps": 9, "first": {"argmax": 1.0, "canvas": 0.25}},
         "only 25 % of the first step's decisions",
     ),
-    "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0"),
+    "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0, 8 bits"),
+    "products": (
+        {"products": [PRODUCT, dict(PRODUCT, bf16_distance=float("nan"))]},
+        "our dense products and ggml's are farther apart than 0.05: down (Q5_0) in BF16",
+    ),
     "memory": (dict(FOUND["memory"], driver_bytes=18_100_000_000), "takes 18.10 GB of the card, more than 18.0"),
     "bench": (dict(BENCH, limits_of="CPU"), "not all layers lay on the card"),
     "own_layers": (dict(OWN, card_layers="ggml"), "our kernels did not compute the layers"),
@@ -105,10 +122,11 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "gpu-check.json").read_text()) == report
     text = (tmp_path / "gpu-check.md").read_text()
     assert text == markdown(report)
-    assert "10 of 10 sections ran; nothing is wrong." in text
+    assert "11 of 11 sections ran; nothing is wrong." in text
     for row in (
         "| short | F32 | exact | 1.0e-04 | 1.0e-03 | 1.0e-06 | 1.1e-04 | 2.0e-03 | nothing |",
-        "| Q4_K, Q5_0 | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
+        "| down | Q5_0 | 4.0 | 0.0200 | 150 | 0.0100 | 300 | 0.0100 | 0.0050 | 600 | 0.0020 |",
+        "| Q4_K, Q5_0, 8 bits | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
         "| CUDA0 | kv | 0.430 | 0.429 |",
         "rose by 17.900 GB (at most 18.0), +0.679 beside the 17.221 planned",
         "| experts | 4.00 | 500 | 25 % | 100000 | 150 % |",

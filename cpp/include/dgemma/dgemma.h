@@ -540,6 +540,14 @@ struct DenseJob {
 /// product takes it. RequestError outside the kernels' bounds; BackendError where they cannot run.
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job);
 
+struct DenseTimes {
+    std::string device;
+    std::vector<double> ggml, int8, bf16;  // milliseconds for all of the products, of a few batches
+    double int8_distance, bf16_distance;   // |ours - ggml's| / |ggml's|, of the first
+};
+/// By ggml and by our kernels in both kinds of rows, whichever the job names. BackendError without a card.
+DenseTimes time_dense(const DenseJob& job, int n_runs);
+
 /// One of the functions between a layer's products (cuda/layer_rows.h), from and to the host's memory.
 struct LayerRowsJob {
     std::string function;  // its name
