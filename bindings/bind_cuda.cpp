@@ -74,14 +74,15 @@ struct ExpertArguments {
     const std::string& gate_up_type;
     const Matrices& down;
     const std::string& down_type;
+    bool is_bf16;
     std::unique_ptr<float[]> sums{new float[x.shape(0) * x.shape(1)]};
 
     dgemma::ExpertJob job() const {
         const auto size = [](size_t n) { return static_cast<int>(n); };
         const dgemma::ExpertJob job{
-            size(logits.shape(0)), size(logits.shape(1)), n_used,    size(x.shape(1)), size(gate_up.shape(1) / 2),
-            logits.data(),         expert_scale.data(),   x.data(),  gate_up_type,     down_type,
-            gate_up.data(),        down.data(),           sums.get()};
+            size(logits.shape(0)), size(logits.shape(1)), n_used,     size(x.shape(1)), size(gate_up.shape(1) / 2),
+            logits.data(),         expert_scale.data(),   x.data(),   gate_up_type,     down_type,
+            gate_up.data(),        down.data(),           sums.get(), is_bf16};
         const auto is = [&](const Matrices& weights, int rows, const std::string& type, int columns) {
             return weights.shape(0) == logits.shape(1) && size(weights.shape(1)) == rows &&
                    weights.shape(2) == dgemma::row_bytes(type, columns);
@@ -98,8 +99,8 @@ struct ExpertArguments {
 
 template <RunExperts run_experts>
 nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x, const Matrices& gate_up,
-                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type) {
-    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+                 const std::string& gate_up_type, const Matrices& down, const std::string& down_type, bool is_bf16) {
+    ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type, is_bf16};
     const dgemma::ExpertJob job = arguments.job();
     dgemma::ExpertJobResult result;
     {
@@ -120,8 +121,8 @@ nb::dict experts(const Logits& logits, int n_used, const Values& expert_scale, c
 
 nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_scale, const Logits& x,
                       const Matrices& gate_up, const std::string& gate_up_type, const Matrices& down,
-                      const std::string& down_type, int n_runs) {
-    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type};
+                      const std::string& down_type, int n_runs, bool is_bf16) {
+    const ExpertArguments arguments{logits, n_used, expert_scale, x, gate_up, gate_up_type, down, down_type, is_bf16};
     const dgemma::ExpertJob job = arguments.job();
     dgemma::ExpertTimes times;
     {
@@ -141,7 +142,7 @@ nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_sca
 
 using DenseWeights = std::vector<std::pair<Rows, std::string>>;
 
-nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
+dgemma::DenseJob dense_job(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
                            bool gated_is_bf16) {
     const size_t n = x.shape(0), k = x.shape(1);
     dgemma::DenseJob job{static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated, is_bf16, gated_is_bf16};
@@ -152,6 +153,13 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
         job.weights.push_back({type, static_cast<int>(rows.shape(0)), rows.data()});
     }
     if (is_gated && weights.size() != 2) throw nb::value_error("a gate and up");
+    return job;
+}
+
+nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
+                           bool gated_is_bf16) {
+    const size_t n = x.shape(0);
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, is_bf16, gated_is_bf16);
     std::vector<std::vector<float>> results;
     {
         const nb::gil_scoped_release release;
@@ -159,6 +167,23 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
     }
     nb::list found;
     for (const auto& result : results) found.append(to_numpy2<float>(result, result.size() / n));
+    return found;
+}
+
+nb::dict time_dense(const Logits& x, const DenseWeights& weights, bool is_gated, int n_runs) {
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, /*is_bf16=*/false, /*gated_is_bf16=*/false);
+    dgemma::DenseTimes times;
+    {
+        const nb::gil_scoped_release release;
+        times = dgemma::time_dense(job, n_runs);
+    }
+    nb::dict found;
+    found["device"] = times.device;
+    found["ggml"] = times.ggml;
+    found["int8"] = times.int8;
+    found["bf16"] = times.bf16;
+    found["int8_distance"] = times.int8_distance;
+    found["bf16_distance"] = times.bf16_distance;
     return found;
 }
 
@@ -194,13 +219,9 @@ const std::string kExpertArguments =
 template <RunExperts run_experts>
 void define_experts_as(nb::module_& m, const char* name, const char* doc) {
     const std::string signature =
-        "def " + std::string(name) +
-        "(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: "
-        "NDArray[numpy.float32], "
-        "gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> "
-        "dict[str, typing.Any]";
+        "def " + std::string(name) + kExpertArguments + ", is_bf16: bool = False) -> dict[str, typing.Any]";
     m.def(name, &experts<run_experts>, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
-          "down"_a, "down_type"_a, nb::sig(signature.c_str()), doc);
+          "down"_a, "down_type"_a, "is_bf16"_a = false, nb::sig(signature.c_str()), doc);
 }
 
 using Inputs = std::map<std::string, std::vector<float>>;
@@ -239,13 +260,14 @@ void init_cuda(nb::module_& m) {
     define_experts_as<dgemma::run_experts_on_card>(
         m, "run_experts_on_card",
         "One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the "
-        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises "
-        "BackendError where they cannot run.");
+        "pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]; activations of "
+        "8 bits, or BF16. Raises BackendError where they cannot run.");
     define_experts_as<dgemma::define_experts>(m, "define_experts", "What run_experts_on_card computes, in plain C++.");
-    const std::string timing = "def time_experts" + kExpertArguments + ", n_runs: int) -> dict[str, typing.Any]";
+    const std::string timing =
+        "def time_experts" + kExpertArguments + ", n_runs: int, is_bf16: bool = False) -> dict[str, typing.Any]";
     m.def(
         "time_experts", &time_experts, "logits"_a, "n_used"_a, "expert_scale"_a, "x"_a, "gate_up"_a, "gate_up_type"_a,
-        "down"_a, "down_type"_a, "n_runs"_a, nb::sig(timing.c_str()),
+        "down"_a, "down_type"_a, "n_runs"_a, "is_bf16"_a = false, nb::sig(timing.c_str()),
         "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
         "batches of n_runs, and how far apart their results are.");
     m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a, "is_bf16"_a, "gated_is_bf16"_a,
@@ -255,6 +277,12 @@ void init_cuda(nb::module_& m) {
           "Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one "
           "gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises "
           "BackendError where they cannot run.");
+    m.def(
+        "time_dense", &time_dense, "x"_a, "weights"_a, "is_gated"_a, "n_runs"_a,
+        nb::sig("def time_dense(x: NDArray[numpy.float32], weights: collections.abc.Sequence[tuple["
+                "NDArray[numpy.uint8], str]], is_gated: bool, n_runs: int) -> dict[str, typing.Any]"),
+        "Those products by ggml's graph and by the CUDA kernels in 8 bits and in BF16, on the first card: milliseconds "
+        "of a few batches of n_runs, and how far apart the results are.");
     m.def("run_layer_rows_on_card", &run_layer_rows, "name"_a, "n"_a, "hidden"_a, "inputs"_a, "eps"_a, "is_bf16"_a,
           "experts"_a = 1, "used"_a = 1, "scale"_a = 1.0f,
           nb::sig("def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, "

@@ -418,15 +418,15 @@ def run_on_card(logits: NDArray[numpy.float32], before: NDArray[numpy.float32] |
     The sampler's step and the next self-conditioning [C, n_cols] of raw logits [C, V] as the CUDA kernels compute them, and the embedding's rows of `tokens`, or of the step's next canvas without any. Raises BackendError where they cannot run.
     """
 
-def run_experts_on_card(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> dict[str, Any]:
+def run_experts_on_card(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, is_bf16: bool = False) -> dict[str, Any]:
     """
-    One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]. Raises BackendError where they cannot run.
+    One layer's experts as the CUDA kernels compute them: the chosen experts and their weights [n, n_used], the pairs in the experts' order, the tiles of work [tiles, 3] and the weighted sums [n, hidden]; activations of 8 bits, or BF16. Raises BackendError where they cannot run.
     """
 
-def define_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str) -> dict[str, Any]:
+def define_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, is_bf16: bool = False) -> dict[str, Any]:
     """What run_experts_on_card computes, in plain C++."""
 
-def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, n_runs: int) -> dict[str, Any]:
+def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDArray[numpy.float32], x: NDArray[numpy.float32], gate_up: NDArray[numpy.uint8], gate_up_type: str, down: NDArray[numpy.uint8], down_type: str, n_runs: int, is_bf16: bool = False) -> dict[str, Any]:
     """
     One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few batches of n_runs, and how far apart their results are.
     """
@@ -434,6 +434,11 @@ def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDAr
 def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool) -> list[NDArray[numpy.float32]]:
     """
     Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises BackendError where they cannot run.
+    """
+
+def time_dense(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool, n_runs: int) -> dict[str, Any]:
+    """
+    Those products by ggml's graph and by the CUDA kernels in 8 bits and in BF16, on the first card: milliseconds of a few batches of n_runs, and how far apart the results are.
     """
 
 def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, Sequence[float]], eps: float, is_bf16: bool, experts: int = 1, used: int = 1, scale: float = 1.0) -> dict[str, Any]:

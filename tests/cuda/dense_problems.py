@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from conftest import Card
+from emulation import Card
 from expert_problems import dequantized, quantized
 from gguf.quants import Q4_K
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 
 from dgemma._core import define_experts
 from dgemma.quantize.rows import dequantize_rows, quantize_rows
 
 TILE = 32  # pairs
+GROUP = 32  # values of a row that share a scale
+WITH_MINIMUM = {"Q4_K", "Q5_K", "Q4_1", "Q5_1"}
 
 
 def quantized(values: np.ndarray, kind: str) -> np.ndarray:
@@ -22,6 +25,40 @@ def quantized(values: np.ndarray, kind: str) -> np.ndarray:
 def dequantized(rows: np.ndarray, kind: str) -> np.ndarray:
     values = dequantize_rows(rows.reshape(-1, rows.shape[-1]), Kind[kind])
     return values.reshape(*rows.shape[:-1], -1).astype(np.float64)
+
+
+def bf16_parts(rows: np.ndarray, kind: str) -> float:
+    """Of weights = scale q - minimum, the size of what is rounded to BF16 (scale q, minimum, weight), by the weights'.
+
+    The smallest weight of a group is minus its minimum, or near it.
+    """
+    weights = dequantized(rows, kind).reshape(-1, GROUP)
+    minima = weights.min(axis=1, keepdims=True) if kind in WITH_MINIMUM else np.zeros((len(weights), 1))
+    parts = (weights - minima) ** 2 + minima**2 + weights**2
+    return float(np.sqrt(parts.mean() / (weights**2).mean()))
+
+
+def with_bf16_scales(rows: np.ndarray, kind: str) -> np.ndarray:
+    """The rows with other scales and minima, for which every weight is a BF16: a power of two times few bits."""
+    random = np.random.default_rng(rows.shape)
+    blocks = rows.reshape(-1, GGML_QUANT_SIZES[Kind[kind]][1]).copy()
+
+    def write_halves(place: int, values: np.ndarray) -> None:
+        blocks[:, place : place + 2] = values.astype(np.float16).view(np.uint8).reshape(-1, 2)
+
+    n = len(blocks)
+    scale = 2.0 ** random.integers(-9, -4, n)
+    write_halves(0, scale)
+    if kind in ("Q4_1", "Q5_1"):
+        write_halves(2, -scale * random.integers(0, 32, n))
+    if kind in ("Q4_K", "Q5_K"):
+        write_halves(2, scale)
+        scales = 2 ** random.integers(0, 4, (n, 8))
+        minima = scales * random.integers(0, 8, (n, 8))
+        blocks[:, 4:8] = scales[:, :4] | scales[:, 4:] >> 4 << 6
+        blocks[:, 8:12] = minima[:, :4] | minima[:, 4:] >> 4 << 6
+        blocks[:, 12:16] = scales[:, 4:] & 15 | (minima[:, 4:] & 15) << 4
+    return blocks.reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -36,10 +73,18 @@ class ExpertProblem:
     gate_up_type: str
     down: np.ndarray = field(repr=False)
     down_type: str
+    is_bf16: bool = False
 
     @staticmethod
     def random(
-        n: int, experts: int, used: int, hidden: int, ffn: int, gate_up_type: str = "Q4_0", down_type: str = "Q8_0"
+        n: int,
+        experts: int,
+        used: int,
+        hidden: int,
+        ffn: int,
+        gate_up_type: str = "Q4_0",
+        down_type: str = "Q8_0",
+        is_bf16: bool = False,
     ) -> ExpertProblem:
         random = np.random.default_rng([n, experts, used, hidden, ffn])
 
@@ -58,6 +103,14 @@ class ExpertProblem:
             gate_up_type=gate_up_type,
             down=quantized(down.astype(np.float32), down_type),
             down_type=down_type,
+            is_bf16=is_bf16,
+        )
+
+    def with_bf16_weights(self) -> ExpertProblem:
+        return replace(
+            self,
+            gate_up=with_bf16_scales(self.gate_up, self.gate_up_type),
+            down=with_bf16_scales(self.down, self.down_type),
         )
 
     def with_logits(self, logits: np.ndarray) -> ExpertProblem:
@@ -69,6 +122,16 @@ class ExpertProblem:
     @property
     def twin(self) -> dict[str, Any]:
         return define_experts(**vars(self))
+
+    def bf16_rounding(self, activations: bool) -> float:
+        """What rounding weights to BF16, and activations, may make of the result, by its length.
+
+        Every rounding as large as it can be, 2^-8 of what is rounded; they are independent of each other, so their
+        squares add up. Gate and up pass on what they got, and then there is down.
+        """
+        gate_up, down = bf16_parts(self.gate_up, self.gate_up_type), bf16_parts(self.down, self.down_type)
+        squares = 2 * gate_up**2 + down**2 + (3 if activations else 0)
+        return float(2**-8 * np.sqrt(squares))
 
     @property
     def probabilities(self) -> np.ndarray:

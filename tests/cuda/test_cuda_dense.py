@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import Card
 from dense_problems import DenseProblem, bf16_weights, scales_and_minima
+from emulation import Card
 from expert_problems import dequantized
 
 from dgemma import BackendError, RequestError

@@ -23,6 +23,9 @@ INT8_ROUNDING = 0.03
 TWIN_ROUNDING, TWIN_STEP = 2e-6, 2e-3
 
 
+BF16 = pytest.mark.parametrize("is_bf16", [False, True], ids=["int8", "bf16"])
+
+
 def check_routing(problem: ExpertProblem, found: dict[str, Any]) -> None:
     """Exact but for what lies within rounding: the order of the probabilities is that of the logits."""
     order = np.argsort(-problem.logits, axis=1, kind="stable")[:, : problem.n_used]
@@ -40,40 +43,67 @@ def distances(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
 
 
-def check(problem: ExpertProblem, found: dict[str, Any]) -> None:
-    check_routing(problem, found)
-    exact = np.einsum("nk,nkh->nh", found["weights"], problem.products(found["experts"]))
-    assert np.linalg.norm(found["sums"] - exact) < INT8_ROUNDING * np.linalg.norm(exact)
+def check_twin(problem: ExpertProblem, found: dict[str, Any]) -> None:
+    """Nothing but F32 sums between the two."""
     apart = distances(found["sums"], problem.twin["sums"])
     assert np.median(apart) < TWIN_ROUNDING
     assert apart.max() < TWIN_STEP
 
 
+def check(problem: ExpertProblem, found: dict[str, Any]) -> None:
+    check_routing(problem, found)
+
+    def distance(expected: np.ndarray) -> float:
+        return float(np.linalg.norm(found["sums"] - expected) / np.linalg.norm(expected))
+
+    exact = np.einsum("nk,nkh->nh", found["weights"], problem.products(found["experts"]))
+    if problem.is_bf16:
+        assert distance(exact) < problem.bf16_rounding(activations=True)
+        assert distance(problem.twin["sums"]) < problem.bf16_rounding(activations=False)
+    else:
+        assert distance(exact) < INT8_ROUNDING
+        check_twin(problem, found)
+
+
+@BF16
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("n", [1, 7, 33])
-def test_gate_and_up_of_every_type(card_experts, type: str, n: int) -> None:
-    problem = ExpertProblem.random(n, 5, 3, 256, 64, gate_up_type=type)
+def test_gate_and_up_of_every_type(card_experts, is_bf16: bool, type: str, n: int) -> None:
+    problem = ExpertProblem.random(n, 5, 3, 256, 64, gate_up_type=type, is_bf16=is_bf16)
+    check(problem, problem.solved_by(card_experts))
+
+
+@BF16
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("n", [1, 7, 33])
+def test_down_of_every_type(card_experts, is_bf16: bool, type: str, n: int) -> None:
+    problem = ExpertProblem.random(n, 5, 3, 64, 256, down_type=type, is_bf16=is_bf16)
     check(problem, problem.solved_by(card_experts))
 
 
 @pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize("n", [1, 7, 33])
-def test_down_of_every_type(card_experts, type: str, n: int) -> None:
-    problem = ExpertProblem.random(n, 5, 3, 64, 256, down_type=type)
-    check(problem, problem.solved_by(card_experts))
+@pytest.mark.parametrize("n", [9, 40])
+def test_weights_that_bf16_has(card_experts, type: str, n: int) -> None:
+    """To the last bits of F32: no value of theirs is lost, so no sign, shift, scale or minimum is another's."""
+    whole = type.endswith("K")
+    problem = ExpertProblem.random(n, 4, 2, 256 if whole else 448, 256 if whole else 96, type, type, is_bf16=True)
+    problem = problem.with_bf16_weights()
+    check_twin(problem, problem.solved_by(card_experts))
 
 
+@BF16
 @pytest.mark.parametrize("type", ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"])
 @pytest.mark.parametrize("width", [32, 96, 160, 352])
-def test_rows_at_any_even_address(card_experts, type: str, width: int) -> None:
+def test_rows_at_any_even_address(card_experts, is_bf16: bool, type: str, width: int) -> None:
     """Widths that are no whole number of stages, and rows that begin between two vectors of 16 bytes."""
-    problem = ExpertProblem.random(9, 3, 2, 192, width, gate_up_type=type, down_type=type)
+    problem = ExpertProblem.random(9, 3, 2, 192, width, gate_up_type=type, down_type=type, is_bf16=is_bf16)
     check(problem, problem.solved_by(card_experts))
 
 
+@BF16
 @pytest.mark.parametrize(("gate_up", "down"), [("Q4_K", "Q8_0"), ("Q4_K", "Q5_0"), ("Q5_K", "Q5_1")])
-def test_the_released_models_widths(card_experts, gate_up: str, down: str) -> None:
-    problem = ExpertProblem.random(3, 2, 1, 2816, 704, gate_up, down)
+def test_the_released_models_widths(card_experts, is_bf16: bool, gate_up: str, down: str) -> None:
+    problem = ExpertProblem.random(3, 2, 1, 2816, 704, gate_up, down, is_bf16)
     check(problem, problem.solved_by(card_experts))
 
 
@@ -83,9 +113,10 @@ def test_how_many_experts(card_experts, experts: int, used: int) -> None:
     check(problem, problem.solved_by(card_experts))
 
 
-def test_crowded_and_empty_experts(card_experts) -> None:
+@BF16
+def test_crowded_and_empty_experts(card_experts, is_bf16: bool) -> None:
     """Three tiles for one expert, the last of them short; one that is just full; some with nothing to do."""
-    problem = ExpertProblem.random(70, 9, 2, 64, 32)
+    problem = ExpertProblem.random(70, 9, 2, 64, 32, is_bf16=is_bf16)
     logits = np.zeros((70, 9))
     logits[:, 4] = 9
     logits[:32, 8] = 5
@@ -98,9 +129,10 @@ def test_crowded_and_empty_experts(card_experts) -> None:
     check(problem, found)
 
 
-def test_a_chunk_of_a_prompt(card_experts) -> None:
+@BF16
+def test_a_chunk_of_a_prompt(card_experts, is_bf16: bool) -> None:
     """More pairs than the 256 threads that sort them."""
-    problem = ExpertProblem.random(300, 16, 4, 64, 32)
+    problem = ExpertProblem.random(300, 16, 4, 64, 32, is_bf16=is_bf16)
     check(problem, problem.solved_by(card_experts))
 
 
@@ -117,10 +149,11 @@ def test_of_equals_the_first(card_experts) -> None:
     )
 
 
+@BF16
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_a_number_stays_where_it_is(card_experts, value: float) -> None:
+def test_what_is_not_a_number_stays_where_it_is(card_experts, is_bf16: bool, value: float) -> None:
     """A token's own row, whichever of its inputs it was: neighbours in its tile are as they would be."""
-    problem = ExpertProblem.random(12, 4, 2, 64, 32)
+    problem = ExpertProblem.random(12, 4, 2, 64, 32, is_bf16=is_bf16)
     clean = problem.solved_by(card_experts)["sums"]
     problem.x[3, 17] = value
     found = problem.solved_by(card_experts)
@@ -135,17 +168,19 @@ def test_what_is_not_a_number_stays_where_it_is(card_experts, value: float) -> N
     assert (np.diff(np.sort(routed["experts"], axis=1)) > 0).all()
 
 
-def test_a_token_alone_is_the_same(card_experts) -> None:
+@BF16
+def test_a_token_alone_is_the_same(card_experts, is_bf16: bool) -> None:
     """Bit for bit: no sum depends on which other tokens there are."""
-    problem = ExpertProblem.random(40, 5, 3, 256, 96, "Q4_K", "Q5_0")
+    problem = ExpertProblem.random(40, 5, 3, 256, 96, "Q4_K", "Q5_0", is_bf16)
     together = problem.solved_by(card_experts)["sums"]
     for token in (0, 21, 39):
         alone = replace(problem, logits=problem.logits[[token]], x=problem.x[[token]])
         np.testing.assert_array_equal(alone.solved_by(card_experts)["sums"][0], together[token])
 
 
-def test_every_run_of_them_is_the_same(card_experts) -> None:
-    problem = ExpertProblem.random(45, 6, 4, 256, 96, "Q5_K", "Q8_0")
+@BF16
+def test_every_run_of_them_is_the_same(card_experts, is_bf16: bool) -> None:
+    problem = ExpertProblem.random(45, 6, 4, 256, 96, "Q5_K", "Q8_0", is_bf16)
     first, *others = (problem.solved_by(card_experts) for _ in range(3))
     for other in others:
         for name, value in first.items():

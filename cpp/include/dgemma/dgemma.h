@@ -485,6 +485,7 @@ struct ExpertJob {
     const void* gate_up;  // [n_experts, 2 ffn, row_bytes(gate_up_type, hidden)], the gate's rows first
     const void* down;     // [n_experts, hidden, row_bytes(down_type, ffn)]
     float* sums;          // [n_tokens, hidden]: of the experts' rows times their weights
+    bool is_bf16;         // what both products multiply weights by: activations of 16 bits, not of 8
 };
 struct ExpertJobResult {
     std::vector<int32_t> experts;  // [n_tokens, n_used], the most probable first; of equals, the one of lower number
@@ -518,7 +519,7 @@ struct HeadJob {
 };
 /// As the CUDA kernel computes it. RequestError outside its bounds; BackendError where it cannot run.
 void run_heads_on_card(const HeadJob& job);
-/// What the experts' kernels compute, in plain C++: activations rounded to 8 bits as theirs are, sums in double.
+/// What the experts' kernels compute, in plain C++: activations rounded as theirs are, weights not, sums in double.
 ExpertJobResult define_experts(const ExpertJob& job);
 
 /// Products of dense weights and the same rows, from and to the host's memory.
@@ -538,6 +539,14 @@ struct DenseJob {
 /// As the CUDA kernels compute them: [n, rows] of each of the weights, or the one gelu(gate x) * (up x) as the next
 /// product takes it. RequestError outside the kernels' bounds; BackendError where they cannot run.
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job);
+
+struct DenseTimes {
+    std::string device;
+    std::vector<double> ggml, int8, bf16;  // milliseconds for all of the products, of a few batches
+    double int8_distance, bf16_distance;   // |ours - ggml's| / |ggml's|, of the first
+};
+/// By ggml and by our kernels in both kinds of rows, whichever the job names. BackendError without a card.
+DenseTimes time_dense(const DenseJob& job, int n_runs);
 
 /// One of the functions between a layer's products (cuda/layer_rows.h), from and to the host's memory.
 struct LayerRowsJob {

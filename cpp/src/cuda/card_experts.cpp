@@ -34,30 +34,27 @@ void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, gg
                        text(kWeightRows) + " and " + text(kGroupValues) + " in whole blocks");
 }
 
-uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens) {
-    const size_t n = size(most_tokens), n_pairs = pairs(shape, most_tokens), hidden = size(shape.hidden);
-    const auto int8_rows = [](size_t rows, size_t k) { return rows * (k + k / kGroupValues * sizeof(GroupScale)); };
-    const size_t by_pair = n_pairs * (2 * sizeof(int32_t) + sizeof(float) + hidden * sizeof(float));
+uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens, Arithmetic arithmetic) {
+    const size_t n_pairs = pairs(shape, most_tokens);
+    const size_t by_pair = n_pairs * (2 * sizeof(int32_t) + sizeof(float) + size(shape.hidden) * sizeof(float));
     const size_t tiles = size(shape.most_tiles(most_tokens)) * sizeof(Tile) + sizeof(int32_t);
-    return by_pair + tiles + int8_rows(n, hidden) + int8_rows(n_pairs, size(shape.ffn));
+    return by_pair + tiles + CardRows::n_bytes(arithmetic, most_tokens, shape.hidden) +
+           CardRows::n_bytes(arithmetic, static_cast<int64_t>(n_pairs), shape.ffn);
 }
 
-CardExperts::CardExperts(const ExpertShape& shape, int most_tokens)
+CardExperts::CardExperts(const ExpertShape& shape, int most_tokens, Arithmetic arithmetic)
     : shape_(shape),
       experts_(pairs(shape, most_tokens)),
       weights_(pairs(shape, most_tokens)),
       pairs_(pairs(shape, most_tokens)),
       tiles_(size(shape.most_tiles(most_tokens))),
       n_tiles_(1),
-      rows_(size(most_tokens) * size(shape.hidden)),
-      gated_(pairs(shape, most_tokens) * size(shape.ffn)),
-      row_scales_(rows_.size() / kGroupValues),
-      gated_scales_(gated_.size() / kGroupValues),
+      rows_(arithmetic, most_tokens, shape.hidden),
+      gated_(arithmetic, static_cast<int64_t>(pairs_.size()), shape.ffn),
       products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
 
 std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
-    const ProductRows rows{Arithmetic::kInt8, rows_.data(), row_scales_.data()};
-    const ProductRows gated{Arithmetic::kInt8, gated_.data(), gated_scales_.data()};
+    const ProductRows rows = rows_.get(), gated = gated_.get();
     const ExpertShape shape = shape_;
     const Routes chosen = routes();
     const PairOrder pairs = order();
@@ -83,7 +80,7 @@ void CardExperts::route(int n, const float* logits, const float* expert_scale, c
 
 void CardExperts::multiply(const ExpertWeights& gate_up, const ExpertWeights& down, int n, const ProductRows& rows,
                            const Stream& stream) const {
-    const ProductRows gated{Arithmetic::kInt8, gated_.data(), gated_scales_.data()};
+    const ProductRows gated = gated_.get();
     multiply_gate_up(shape_, n, gate_up, order(), rows, gated, stream);
     multiply_down(shape_, n, down, order(), gated, products_.data(), stream);
 }

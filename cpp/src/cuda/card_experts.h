@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "cuda/card.h"
+#include "cuda/card_rows.h"
 #include "cuda/experts.h"
 
 namespace dgemma::cuda {
@@ -21,7 +21,7 @@ bool fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_typ
 void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down);
 
 /// What a CardExperts takes on the card.
-uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens);
+uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens, Arithmetic arithmetic);
 
 /// From the router's logits [n, experts] and the experts' input x [n, hidden] to their weighted sums [n, hidden], all
 /// on the card and 16-byte aligned. The sums may take x's place.
@@ -42,7 +42,7 @@ struct ExpertLaunch {
 class CardExperts {
   public:
     /// On the current card.
-    CardExperts(const ExpertShape& shape, int most_tokens);
+    CardExperts(const ExpertShape& shape, int most_tokens, Arithmetic arithmetic);
 
     /// Queues a pass of at most most_tokens.
     void run(const ExpertPass& pass, const Stream& stream) const;
@@ -51,7 +51,7 @@ class CardExperts {
 
     /// The first two of them: chooses and orders.
     void route(int n, const float* logits, const float* expert_scale, const Stream& stream) const;
-    /// And the two products, of input that is rounded already: leaves products().
+    /// And the two products, of input that is rounded already, in the same arithmetic: leaves products().
     void multiply(const ExpertWeights& gate_up, const ExpertWeights& down, int n, const ProductRows& rows,
                   const Stream& stream) const;
 
@@ -67,8 +67,7 @@ class CardExperts {
     DeviceArray<int32_t> pairs_;
     DeviceArray<Tile> tiles_;
     DeviceArray<int32_t> n_tiles_;
-    DeviceArray<uint8_t> rows_, gated_;
-    DeviceArray<GroupScale> row_scales_, gated_scales_;
+    CardRows rows_, gated_;
     DeviceArray<float> products_;
 };
 

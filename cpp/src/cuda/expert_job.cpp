@@ -30,7 +30,7 @@ ExpertJobResult run_experts_on_card(const ExpertJob& job) {
     const auto gate_up = uploaded<uint8_t>(job.gate_up, experts * 2 * ffn * row_bytes(job.gate_up_type, job.hidden));
     const auto down = uploaded<uint8_t>(job.down, experts * hidden * row_bytes(job.down_type, job.ffn));
     const DeviceArray<float> sums(n * hidden);
-    const CardExperts card(shape, job.n_tokens);
+    const CardExperts card(shape, job.n_tokens, job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8);
     const cuda::Stream stream;
     const ExpertLayer layer{scale.data(), weights_of(job.gate_up_type, gate_up, 2 * job.ffn, job.hidden),
                             weights_of(job.down_type, down, job.hidden, job.ffn)};

@@ -1,3 +1,5 @@
+#include "cuda/expert_bf16.cuh"
+#include "cuda/expert_int8.cuh"
 #include "cuda/expert_tile.cuh"
 #include "cuda/gelu.cuh"
 #include "cuda/row_group.cuh"
@@ -22,23 +24,23 @@ struct DownRows {
     __device__ int operator()(int eight) const { return first + eight * kRowsOfEight; }
 };
 
-template <typename Groups>
-__global__ void __launch_bounds__(kThreads)
-    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
-    __shared__ TileMemory<Groups> memory;
+template <typename Product>
+__device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
+                            const ProductRows& values, const ProductRows& gated, TileMemory<Product>& memory) {
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
-    Accumulators sums{};
+    float sums[kRowMmas][4];
     const auto token_of = [&](int pair) { return order.pairs[tile.first + pair] / shape.used; };
-    multiply_tile<Groups>(
+    multiply_tile<Product>(
         {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, tile.count, shape.hidden},
         GateUpRows{first, shape.ffn}, token_of, memory, sums);
     const ThreadPlace at;
 #pragma unroll
     for (int i = 0; i < kRowMmas * 2; ++i) {
         const int r = i / 2, row = (at.half * kRowMmas + r) * kRowsOfEight + at.g;
-        const float gate = sums[r][0][i % 2], up = sums[r][0][i % 2 + 2];
+        if (at.share * kPairsOfMma >= tile.count) break;
+        const float gate = sums[r][i % 2], up = sums[r][i % 2 + 2];
         memory.gated[at.share * kPairsOfMma + 2 * at.t + i % 2][row] = gelu(gate) * up;
     }
     __syncthreads();
@@ -48,16 +50,15 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-template <typename Groups>
-__global__ void __launch_bounds__(kThreads)
-    down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
-    __shared__ TileMemory<Groups> memory;
+template <typename Product>
+__device__ void down(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
+                     const ProductRows& gated, float* products, TileMemory<Product>& memory) {
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
     const int first = static_cast<int>(blockIdx.x) * kWeightRows;
-    Accumulators sums{};
+    float sums[kRowMmas][4];
     const auto place_of = [&](int pair) { return tile.first + pair; };
-    multiply_tile<Groups>(
+    multiply_tile<Product>(
         {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, tile.count, shape.ffn},
         DownRows{first}, place_of, memory, sums);
     const ThreadPlace at;
@@ -66,8 +67,38 @@ __global__ void __launch_bounds__(kThreads)
         const int row = first + (at.half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
         const int pair = at.share * kPairsOfMma + 2 * at.t + i % 2;
         if (pair >= tile.count) continue;
-        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][0][i % 4];
+        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][i % 4];
     }
+}
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads, 2)
+    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
+    __shared__ TileMemory<Int8Product<Groups>> memory;
+    gate_and_up<Int8Product<Groups>>(shape, weights, order, values, gated, memory);
+}
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads, 2)
+    down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
+    __shared__ TileMemory<Int8Product<Groups>> memory;
+    down<Int8Product<Groups>>(shape, weights, order, gated, products, memory);
+}
+
+constexpr int kBf16Blocks = 2;  // on a multiprocessor
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads, kBf16Blocks)
+    gate_up_bf16(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
+    auto& memory = dynamic_shared<TileMemory<Bf16Product<Groups>>>();
+    gate_and_up<Bf16Product<Groups>>(shape, weights, order, values, gated, memory);
+}
+
+template <typename Groups>
+__global__ void __launch_bounds__(kThreads, kBf16Blocks)
+    down_bf16(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
+    auto& memory = dynamic_shared<TileMemory<Bf16Product<Groups>>>();
+    down<Bf16Product<Groups>>(shape, weights, order, gated, products, memory);
 }
 
 /// Four columns of a token for each thread.
@@ -105,17 +136,29 @@ bool has_expert_product(ggml_type type) {
 
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                       const ProductRows& rows, const ProductRows& gated, const Stream& stream) {
+    const dim3 blocks = grid(shape.ffn / kGateRows, shape.most_tiles(n));
     launch_with_groups(weights.type, [&](auto groups) {
-        launch(gate_up_tile<decltype(groups)>, grid(shape.ffn / kGateRows, shape.most_tiles(n)), kThreads, stream,
-               shape, weights, order, rows, gated);
+        using Groups = decltype(groups);
+        if (rows.arithmetic == Arithmetic::kInt8) {
+            launch(gate_up_tile<Groups>, blocks, kThreads, stream, shape, weights, order, rows, gated);
+        } else {
+            launch_shared(gate_up_bf16<Groups>, blocks, kThreads, sizeof(TileMemory<Bf16Product<Groups>>), stream,
+                          shape, weights, order, rows, gated);
+        }
     });
 }
 
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                    const ProductRows& gated, float* products, const Stream& stream) {
+    const dim3 blocks = grid(shape.hidden / kWeightRows, shape.most_tiles(n));
     launch_with_groups(weights.type, [&](auto groups) {
-        launch(down_tile<decltype(groups)>, grid(shape.hidden / kWeightRows, shape.most_tiles(n)), kThreads, stream,
-               shape, weights, order, gated, products);
+        using Groups = decltype(groups);
+        if (gated.arithmetic == Arithmetic::kInt8) {
+            launch(down_tile<Groups>, blocks, kThreads, stream, shape, weights, order, gated, products);
+        } else {
+            launch_shared(down_bf16<Groups>, blocks, kThreads, sizeof(TileMemory<Bf16Product<Groups>>), stream, shape,
+                          weights, order, gated, products);
+        }
     });
 }
 

@@ -13,26 +13,32 @@ struct alignas(8) RowScale {
     float scale, minimum;
 };
 
-__device__ inline unsigned load_u32(const uint8_t* at) { return *reinterpret_cast<const unsigned*>(at); }
-
 /// At an even address.
 __device__ inline unsigned load_u32_by_halves(const uint8_t* at) {
     return load_u16(at) | static_cast<unsigned>(load_u16(at + 2)) << 16;
 }
 
-/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block: 6 bits each in its bytes 4 … 15 (dequantise.cuh).
-__device__ inline void load_small_scales(const uint8_t* block, int pair, RowScale (&scales)[2]) {
+/// Of two groups, 6 bits each in a byte of its own.
+struct SmallScales {
+    unsigned scales, minima;
+    __device__ float scale(int i) const { return static_cast<float>(scales >> 8 * i & 255u); }
+    __device__ float minimum(int i) const { return static_cast<float>(minima >> 8 * i & 255u); }
+};
+
+/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block: its bytes 4 … 15 (dequantise.cuh).
+__device__ inline SmallScales load_small_scales(const uint8_t* block, int pair) {
     const int shift = pair % 2 * 16;
     const unsigned first = load_u32(block + 4) >> shift, second = load_u32(block + 8) >> shift;
-    unsigned scale = first & 0x3f3fu, minimum = second & 0x3f3fu;
-    if (pair >= 2) {
-        const unsigned third = load_u32(block + 12) >> shift;
-        scale = (third & 0x0f0fu) | (first >> 2 & 0x3030u);
-        minimum = (third >> 4 & 0x0f0fu) | (second >> 2 & 0x3030u);
-    }
+    if (pair < 2) return {first & 0x3f3fu, second & 0x3f3fu};
+    const unsigned third = load_u32(block + 12) >> shift;
+    return {(third & 0x0f0fu) | (first >> 2 & 0x3030u), (third >> 4 & 0x0f0fu) | (second >> 2 & 0x3030u)};
+}
+
+__device__ inline void load_small_scales(const uint8_t* block, int pair, RowScale (&scales)[2]) {
+    const SmallScales small = load_small_scales(block, pair);
     const float d = load_half(block), m = load_half(block + 2);
-    scales[0] = {d * static_cast<float>(scale & 255u), m * static_cast<float>(minimum & 255u)};
-    scales[1] = {d * static_cast<float>(scale >> 8), m * static_cast<float>(minimum >> 8)};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) scales[i] = {d * small.scale(i), m * small.minimum(i)};
 }
 
 // kDepth values of a row, kBytes of them, are multiplied at a time: two groups or one for each of the four warps that

@@ -39,8 +39,15 @@ class WeightRows {
     std::vector<float> values_;
 };
 
+/// x as BF16 and back.
+std::vector<double> rounded_to_bf16(const std::vector<float>& x) {
+    std::vector<double> values;
+    for (const float value : x) values.push_back(ggml_bf16_to_fp32(ggml_fp32_to_bf16(value)));
+    return values;
+}
+
 /// x as 8 bits and back.
-std::vector<double> rounded(const std::vector<float>& x) {
+std::vector<double> rounded_to_int8(const std::vector<float>& x) {
     const auto k = static_cast<int64_t>(x.size());
     std::vector<uint8_t> bytes(size(int8_row_bytes(k)));
     quantise_row(x.data(), bytes.data(), k);
@@ -48,6 +55,10 @@ std::vector<double> rounded(const std::vector<float>& x) {
     std::vector<double> values(x.size());
     for (int64_t i = 0; i < k; ++i) values[size(i)] = static_cast<double>(row.d[i / kGroup]) * (row.q[i] - 128);
     return values;
+}
+
+std::vector<double> rounded(const ExpertJob& job, const std::vector<float>& x) {
+    return job.is_bf16 ? rounded_to_bf16(x) : rounded_to_int8(x);
 }
 
 void route(const ExpertJob& job, int token, ExpertJobResult& result) {
@@ -102,7 +113,7 @@ class Expert {
             gated.push_back(
                 static_cast<float>(gelu(gate_up_.times(expert, i, x)) * gate_up_.times(expert, job_.ffn + i, x)));
         }
-        const std::vector<double> values = rounded(gated);
+        const std::vector<double> values = rounded(job_, gated);
         std::vector<double> products;
         for (int i = 0; i < job_.hidden; ++i) products.push_back(down_.times(expert, i, values));
         return products;
@@ -122,7 +133,7 @@ ExpertJobResult define_experts(const ExpertJob& job) {
     Expert say(job);
     for (int token = 0; token < job.n_tokens; ++token) {
         const float* x = job.x + static_cast<int64_t>(token) * job.hidden;
-        const std::vector<double> values = rounded({x, x + job.hidden});
+        const std::vector<double> values = rounded(job, {x, x + job.hidden});
         std::vector<double> sums(size(job.hidden), 0.0);
         for (int k = 0; k < job.n_used; ++k) {
             const size_t pair = size(token * job.n_used + k);
