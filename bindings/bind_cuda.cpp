@@ -291,6 +291,17 @@ void init_cuda(nb::module_& m) {
           "One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by "
           "name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. "
           "Raises BackendError where it cannot run.");
+    m.def(
+        "run_mask_on_card",
+        [](int n_past, int n, int padded, int keys, int cells, int window, bool is_causal) {
+            return to_numpy<uint16_t>(dgemma::run_mask_on_card({n_past, n, padded, keys, cells, window, is_causal}));
+        },
+        "n_past"_a, "n"_a, "padded"_a, "keys"_a, "cells"_a, "window"_a, "is_causal"_a,
+        nb::sig("def run_mask_on_card(n_past: int, n: int, padded: int, keys: int, cells: int, window: int, is_causal: "
+                "bool) -> NDArray[numpy.uint16]"),
+        "A mask of attention [padded, keys], flat, F16 as bits, as the CUDA kernel writes it. Raises BackendError "
+        "where "
+        "it cannot run.");
     m.def("run_heads_on_card", &run_heads_on_card, "q"_a, "k"_a, "v"_a, "q_norm"_a, "k_norm"_a, "keys"_a, "values"_a,
           "position"_a, "base"_a, "factors"_a, "eps"_a,
           nb::sig("def run_heads_on_card(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: "

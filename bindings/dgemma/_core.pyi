@@ -446,6 +446,11 @@ def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, Seq
     One of the functions between a layer's products as its CUDA kernel computes it: all of its arrays by name, flat; of rows for products, the values' bytes NAME_bytes and each group's d and d_sum NAME_scales. Raises BackendError where it cannot run.
     """
 
+def run_mask_on_card(n_past: int, n: int, padded: int, keys: int, cells: int, window: int, is_causal: bool) -> NDArray[numpy.uint16]:
+    """
+    A mask of attention [padded, keys], flat, F16 as bits, as the CUDA kernel writes it. Raises BackendError where it cannot run.
+    """
+
 def run_heads_on_card(q: NDArray[numpy.float32], k: NDArray[numpy.float32], v: NDArray[numpy.float32], q_norm: NDArray[numpy.float32], k_norm: NDArray[numpy.float32], keys: NDArray[numpy.uint16], values: NDArray[numpy.uint16], position: int, base: float, factors: Sequence[float], eps: float) -> dict[str, Any]:
     """
     Queries [n, heads, hd] normed and rotated, and the F16 cache [cells, kv_heads, hd] with keys and values [n, kv_heads, hd] written, all flat, as the CUDA kernel computes them. Raises BackendError where it cannot run.

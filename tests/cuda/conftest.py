@@ -13,6 +13,7 @@ from dgemma._core import (
     run_experts_on_card,
     run_heads_on_card,
     run_layer_rows_on_card,
+    run_mask_on_card,
     run_on_card,
 )
 
@@ -57,3 +58,8 @@ def card_rows(request: pytest.FixtureRequest) -> Card:
 @pytest.fixture(params=["emulated", "card"])
 def card_heads(request: pytest.FixtureRequest) -> Card:
     return on_card(request, run_heads_on_card)
+
+
+@pytest.fixture(params=["emulated", "card"])
+def card_mask(request: pytest.FixtureRequest) -> Card:
+    return on_card(request, run_mask_on_card)

@@ -506,6 +506,14 @@ struct ExpertTimes {
 ExpertTimes time_experts(const ExpertJob& job, int n_runs);
 /// What follows the products of queries, keys and values, from and to the host's memory: norms, rotary positions,
 /// cache.
+/// One mask of attention (cuda/masks.h): [padded, keys] F16.
+struct MaskJob {
+    int n_past, n, padded, keys, cells, window;
+    bool is_causal;
+};
+/// As the CUDA kernel writes it. BackendError where it cannot run.
+std::vector<uint16_t> run_mask_on_card(const MaskJob& job);
+
 struct HeadJob {
     int n, heads, kv_heads, head_dim;
     int64_t position;  // of the first token; it goes to cell position % n_cells

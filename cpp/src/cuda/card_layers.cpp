@@ -9,6 +9,7 @@
 #include "cuda/heads.h"
 #include "cuda/layer_memory.h"
 #include "cuda/layer_rows.h"
+#include "cuda/masks.h"
 #include "cuda/rope_turns.h"
 
 namespace dgemma::cuda {
@@ -78,11 +79,12 @@ class CardLayers final : public OwnLayers {
 
     void begin(const OwnPass& pass) override {
         enter();
-        sliding_turns_->prepare(pass.n_past, pass.n, *stream_);
-        full_turns_->prepare(pass.n_past, pass.n, *stream_);
+        sliding_turns_->prepare(pass.n_past, pass.shape.n_tokens, *stream_);
+        full_turns_->prepare(pass.n_past, pass.shape.n_tokens, *stream_);
+        write_masks(pass);
         const float* norm = values(w_.layers.front().attn_norm);
         const int n = tokens(pass);
-        if (pass.pass == Pass::kEncoder) {
+        if (pass.shape.pass == Pass::kEncoder) {
             norm_rows(pass.rows, norm, h_.rms_eps, memory_->next.get(), n, hidden(), *stream_);
         } else {
             norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
@@ -108,7 +110,7 @@ class CardLayers final : public OwnLayers {
         finish_experts(pass, i);
         if (i + 1 < w_.layers.size()) {
             project(pass, i + 1);
-        } else if (pass.pass == Pass::kDecoder) {
+        } else if (pass.shape.pass == Pass::kDecoder) {
             multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass), *stream_);
             end_part(pass, "head");
         }
@@ -119,11 +121,28 @@ class CardLayers final : public OwnLayers {
 
   private:
     int hidden() const { return static_cast<int>(h_.hidden); }
-    static int tokens(const OwnPass& pass) { return static_cast<int>(pass.n); }
+    static int tokens(const OwnPass& pass) { return static_cast<int>(pass.shape.n_tokens); }
 
     void enter() const {
         use_card_of(w_.head->data);
         order_->after_ggml(*stream_);
+    }
+
+    void write_masks(const OwnPass& pass) const {
+        const KvShape& kv = cache_.shape();
+        const auto number = [](int64_t n) { return static_cast<int>(n); };
+        MaskShape mask{number(pass.n_past),
+                       tokens(pass),
+                       number(padded_queries(pass.shape.n_tokens)),
+                       number(pass.shape.full_keys),
+                       number(kv.full_cells),
+                       /*window=*/0,
+                       pass.shape.pass == Pass::kEncoder};
+        write_mask(mask, pass.full_mask, *stream_);
+        mask.keys = number(pass.shape.ring_keys);
+        mask.cells = number(kv.ring_cells);
+        mask.window = number(h_.window);
+        write_mask(mask, pass.ring_mask, *stream_);
     }
 
     void end_part(const OwnPass& pass, const char* part) const {
@@ -149,7 +168,7 @@ class CardLayers final : public OwnLayers {
         float *k = memory_->keys.data(), *v = w.attn_v == nullptr ? k : memory_->values.data();
         std::vector<DenseProduct> products{{weight_of(w.attn_k), k}};
         if (w.attn_v != nullptr) products.push_back({weight_of(w.attn_v), v});
-        const bool is_last_write = pass.pass == Pass::kEncoder && i + 1 == w_.layers.size();
+        const bool is_last_write = pass.shape.pass == Pass::kEncoder && i + 1 == w_.layers.size();
         if (!is_last_write) products.push_back({weight_of(w.attn_q), pass.q});
         multiply(products, memory_->next, h_.hidden, tokens(pass), *stream_);
 
@@ -171,7 +190,7 @@ class CardLayers final : public OwnLayers {
         const int n = tokens(pass);
         round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
         multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n, *stream_);
-        const bool is_first = i == 0 && pass.pass == Pass::kEncoder;
+        const bool is_first = i == 0 && pass.shape.pass == Pass::kEncoder;
         end_attention({is_first ? pass.rows : memory_->residual.data(),
                        {memory_->product.data(), 1},
                        values(w.post_attention_norm),
@@ -216,7 +235,7 @@ class CardLayers final : public OwnLayers {
                    values(w.post_ffw_norm),
                    values(next_norm),
                    static_cast<int>(h_.experts_used),
-                   pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
+                   pass.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
                    memory_->residual.data(),
                    memory_->next.get()},
                   h_.rms_eps, tokens(pass), hidden(), *stream_);

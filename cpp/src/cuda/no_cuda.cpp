@@ -15,6 +15,8 @@ ExpertJobResult run_experts_on_card(const ExpertJob& /*job*/) { throw BackendErr
 
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+std::vector<uint16_t> run_mask_on_card(const MaskJob& /*job*/) { throw BackendError(cuda_unavailable()); }
+
 void run_heads_on_card(const HeadJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
 DenseTimes time_dense(const DenseJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }

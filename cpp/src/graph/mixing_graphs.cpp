@@ -22,12 +22,13 @@ MixingGraphs::MixingGraphs(ggml_backend_t card, OwnLayers& layers, const Hparams
 
 size_t MixingGraphs::graph_bytes() { return ggml_graph_overhead_custom(kMostNodes, /*grads=*/false); }
 
-void MixingGraphs::begin(ggml_context* ctx, const PassShape& shape, std::vector<ggml_tensor*> inputs,
-                         const TokenInputs& tokens, ggml_tensor* logits) {
+void MixingGraphs::begin(ggml_context* ctx, const PassShape& shape, const TokenInputs& tokens,
+                         const LayerInputs& layers, ggml_tensor* logits) {
     context_ = ctx;
     shape_ = shape;
-    inputs_ = std::move(inputs);
     tokens_ = tokens;
+    full_mask_ = layers.full_mask;
+    ring_mask_ = layers.ring_mask;
     logits_ = logits;
     placed_.clear();
     graphs_.clear();
@@ -52,8 +53,9 @@ void MixingGraphs::add_graph(ggml_tensor* mixing) {
 }
 
 std::vector<ggml_tensor*> MixingGraphs::lasting() const {
-    std::vector<ggml_tensor*> all = inputs_;
-    all.insert(all.end(), places_.begin(), places_.end());
+    // The masks last: they grow with the context, and ggml-cuda records anew the graphs whose tensors have moved.
+    std::vector<ggml_tensor*> all{tokens_.rows, places_[kQueries], places_[kAttention], ring_mask_, full_mask_};
+    if (tokens_.soft != nullptr) all.insert(all.begin(), tokens_.soft);
     return all;
 }
 
@@ -119,9 +121,10 @@ bool MixingGraphs::allocate() {
 }
 
 OwnPass MixingGraphs::own_pass(int64_t n_past, NodeObserver* observer) const {
-    OwnPass pass{shape_.pass,
+    OwnPass pass{shape_,
                  n_past,
-                 shape_.n_tokens,
+                 static_cast<uint16_t*>(full_mask_->data),
+                 static_cast<uint16_t*>(ring_mask_->data),
                  values(tokens_.rows),
                  values(tokens_.soft),
                  values(places_[kQueries]),

@@ -32,12 +32,11 @@ class MixingGraphs {
     /// On `card`, or for measuring what they would take on any.
     MixingGraphs(ggml_backend_t card, OwnLayers& layers, const Hparams& h);
 
-    /// Begins a pass in place of the last. `inputs`: what its graphs and the kernels read, which no graph may write
-    /// over; the first two are the tokens'. `logits`: null in the encoder.
-    void begin(ggml_context* ctx, const PassShape& shape, std::vector<ggml_tensor*> inputs, const TokenInputs& tokens,
+    /// Begins a pass in place of the last. `layers`: the masks of its inputs are used. `logits`: null in the encoder.
+    void begin(ggml_context* ctx, const PassShape& shape, const TokenInputs& tokens, const LayerInputs& layers,
                ggml_tensor* logits);
-    /// The next layer's queries, [hd, heads, padded_queries(n)], where nothing reads what the kernels leave unset
-    /// beyond n, and its graph of what build_mixing() makes of them.
+    /// The next layer's queries, [hd, heads, padded_queries(n)], and its graph of what build_mixing() makes of them.
+    /// Those beyond n may be anything: nothing reads what comes of them.
     ggml_tensor* queries();
     void add_graph(ggml_tensor* mixing);
 
@@ -63,6 +62,7 @@ class MixingGraphs {
     enum Place { kQueries, kAttention, kPlaces };
 
     bool reserve_graphs();
+    /// What the graphs and the kernels pass to each other, which no graph may write over.
     std::vector<ggml_tensor*> lasting() const;
     uint64_t lasting_bytes() const;
     void place_lasting(ggml_backend_buffer_t buffer) const;
@@ -72,11 +72,11 @@ class MixingGraphs {
     OwnLayers& layers_;
     const Hparams& h_;
     std::unique_ptr<ggml_gallocr, FreeAllocator> allocator_;
-    BufferPtr buffer_;  // of inputs and places
+    BufferPtr buffer_;  // of what lasting() lists
     ggml_context* context_ = nullptr;
     PassShape shape_{};
-    std::vector<ggml_tensor*> inputs_;
     TokenInputs tokens_{};
+    ggml_tensor *full_mask_ = nullptr, *ring_mask_ = nullptr;
     ggml_tensor* logits_ = nullptr;
     std::array<ggml_tensor*, kPlaces> places_{};
     std::vector<std::pair<ggml_tensor*, Place>> placed_;  // tensors whose address is that of a place

@@ -10,15 +10,16 @@
 
 namespace dgemma {
 
-/// A pass over n tokens. F32 in the memory of the card that computes the graphs, without gaps; each token's values lie
-/// together.
+/// A pass over n = shape.n_tokens tokens. F32 in the memory of the card that computes the graphs, without gaps; each
+/// token's values lie together.
 struct OwnPass {
-    Pass pass;
-    int64_t n_past, n;
-    const float *rows, *soft;  // [hidden, n]: as TokenInputs
-    float* q;                  // [hd * heads, n]: the next layer's queries, normed and rotated
-    const float* attention;    // [hd * heads, n]: what the last layer's mixed
-    float* logits;             // [vocab, n] before the soft-cap; null in the encoder
+    PassShape shape;
+    int64_t n_past;
+    uint16_t *full_mask, *ring_mask;  // [full_keys or ring_keys, padded_queries(n)] F16: to be written
+    const float *rows, *soft;         // [hidden, n]: as TokenInputs
+    float* q;                         // [hd * heads, n]: the next layer's queries, normed and rotated
+    const float* attention;           // [hd * heads, n]: what the last layer's mixed
+    float* logits;                    // [vocab, n] before the soft-cap; null in the encoder
     /// Where somebody looks on: to be called with the name of a part (parts.h) once it is computed. May be empty.
     std::function<void(const char* part)> ended;
 };

@@ -142,9 +142,7 @@ void PassRunner::build(const PassShape& shape, bool as_card) {
 /// Only how attention mixes values: what else a layer does, our kernels do.
 void PassRunner::build_mixings(const GraphScope& g) {
     const LayerInputs& in = inputs_.layers[static_cast<size_t>(model_.head_device())];
-    std::vector<ggml_tensor*> inputs{inputs_.tokens.rows, in.full_mask, in.ring_mask};
-    if (inputs_.tokens.soft != nullptr) inputs.push_back(inputs_.tokens.soft);
-    mixings_->begin(g.ctx, shape_, std::move(inputs), inputs_.tokens, logits_);
+    mixings_->begin(g.ctx, shape_, inputs_.tokens, in, logits_);
     const std::vector<LayerWeights>& layers = model_.weights().layers;
     // Nothing reads the encoder's output: of its last layer only the keys and values are wanted.
     const size_t n_mixings = layers.size() - (pass_ == Pass::kEncoder ? 1 : 0);
@@ -215,7 +213,8 @@ uint64_t PassRunner::measure(int64_t n_tokens, bool as_card) {
 
 void PassRunner::fill_layer_inputs() {
     const int64_t n_past = cache_.n_past(), n = shape_.n_tokens;
-    if (masked_past_ == n_past) return;  // they depend on n_past alone and are still there
+    // They depend on n_past alone and are still there; our layers' kernels write what their attention reads.
+    if (masked_past_ == n_past || mixings_) return;
 
     std::vector<int32_t> positions(static_cast<size_t>(n));
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(n_past));
