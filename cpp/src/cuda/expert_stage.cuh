@@ -8,17 +8,15 @@
 
 namespace dgemma::cuda {
 
-constexpr int kShares = 4, kHalves = kWarps / kShares, kPairsOfMma = 8;
-constexpr int kRowMmas = kWeightRows / kHalves / kRowsOfMma, kPairMmas = kTilePairs / kPairsOfMma;
-constexpr int kEights = kRowMmas * 2;  // of a warp's rows
-static_assert(kWeightRows / kHalves == kWarp, "a lane for each row of a warp's");
+constexpr int kPairsOfMma = 8, kPairMmas = kTilePairs / kPairsOfMma;
+constexpr int kEights = kWarp / kRowsOfEight, kRowMmas = kWarp / kRowsOfMma;  // of a warp's 32 rows
 
 /// What a block multiplies.
 struct TileWork {
     const uint8_t* matrix;  // the expert's
     int64_t row_bytes;
     ProductRows values;
-    int count, k;  // pairs, columns
+    int eights, count, k;  // of rows, pairs, columns: those that there are
 };
 
 /// Of a thread of a warp: rows, octets of pairs, and four of the tensor cores' product.
@@ -33,18 +31,19 @@ struct Stage : Product::ValueScales {
     static constexpr int kVectors = (kLead + Product::kBytes + kVectorBytes - 1) / kVectorBytes;
     // An odd number of vectors to a row: the eight rows that a warp reads at a time lie in banks of their own.
     static constexpr int kPitch = kVectorBytes * (kVectors | 1);
-    alignas(16) uint8_t weights[kWeightRows][kPitch];
+    alignas(16) uint8_t weights[Product::kRows][kPitch];
     alignas(16) uint8_t values[kTilePairs][Product::kValuePitch];
 };
 
-/// Where a thread is: lane 4g + t of the warp for this share of the columns and half of the rows.
+/// Where a thread is: lane 4g + t of the warp for this share of the columns and part of the rows.
+template <int kShares>
 struct ThreadPlace {
-    int warp = uniform(static_cast<int>(threadIdx.x) / kWarp), lane = static_cast<int>(threadIdx.x) % kWarp;
-    int half = warp / kShares, share = warp % kShares, g = lane / 4, t = lane % 4;
+    int warp = uniform(static_cast<int>(threadIdx.x / kWarp)), lane = static_cast<int>(threadIdx.x % kWarp);
+    int part = warp / kShares, share = warp % kShares, g = lane / 4, t = lane % 4;
 };
 
-/// What a thread copies of every stage, one stage after the other. The tile's rows are eight times eight neighbours in
-/// the matrix: a warp copies one of the eights, and the values of four pairs.
+/// What a thread copies of every stage, one stage after the other. The tile's rows are eights of neighbours in the
+/// matrix: each warp copies as many of those, and the values of four pairs.
 /// kOctets: of pairs, as far as there are any.
 template <typename Product, int kOctets>
 class StageCopy {
@@ -52,24 +51,30 @@ class StageCopy {
     /// first_row(i): the matrix's row that is the tile's row 8i; row_of(pair): which of the values' rows is the pair's.
     template <typename FirstRow, typename RowOf>
     __device__ StageCopy(const TileWork& work, FirstRow first_row, RowOf row_of, Stage<Product>& first)
-        : n_pairs_(work.count), left_(work.k), scales_(work, row_of, first, at_) {
-        const uint8_t* rows = work.matrix + first_row(at_.warp) * work.row_bytes;
+        : weights_(work.matrix),
+          values_(work.values.values),
+          n_pairs_(work.count),
+          left_(work.k),
+          scales_(work, row_of, first, at_) {
+        const auto row_bytes = static_cast<int>(work.row_bytes);
+        const int eight = at_.warp * kWarpEights, rows = first_row(eight);
+        const int more_rows = kWarpEights == 2 ? first_row(eight + 1) - kRowsOfEight : rows;  // from the ninth on
 #pragma unroll
         for (int i = 0; i < kRowSteps; ++i) {
-            const int vector = i * kWarp + at_.lane, row = vector / kPitchVectors;
-            const int byte = vector % kPitchVectors * kVectorBytes;
-            const uint8_t* begin = rows + static_cast<unsigned>(row) * static_cast<unsigned>(work.row_bytes);
-            leads_[i] = Product::kAligned ? 0 : lead_of(begin);
-            weights_[i] = begin - leads_[i] + byte;
-            const bool exists = row < kRowsOfEight && byte < kVectors * kVectorBytes;
-            ends_[i] = exists ? leads_[i] + static_cast<int>(work.row_bytes) - byte : 0;
+            const unsigned vector = i * kWarp + at_.lane, row = vector / kPitchVectors;
+            const int byte = static_cast<int>(vector % kPitchVectors) * kVectorBytes;
+            const unsigned begin = ((row < kRowsOfEight ? rows : more_rows) + row) * row_bytes;
+            leads_[i] = Product::kAligned ? 0 : begin % kVectorBytes;
+            weight_bytes_[i] = begin - leads_[i] + byte;
+            const bool exists = row < kWarpRows && byte < kVectors * kVectorBytes && eight < work.eights;
+            ends_[i] = exists ? static_cast<int>(leads_[i]) + row_bytes - byte : 0;
         }
-        weights_to_ = shared_address(&first.weights[at_.warp * kRowsOfEight][0]) + at_.lane * kVectorBytes;
+        weights_to_ = shared_address(&first.weights[at_.warp * kWarpRows][0]) + at_.lane * kVectorBytes;
+        const unsigned row_vectors = work.k * Product::kValueBytes / kVectorBytes;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
             const int pair = pair_ + i * kStepPairs;
-            const int64_t row = pair < n_pairs_ ? row_of(pair) : 0;
-            values_[i] = work.values.values + row * work.k * Product::kValueBytes + value_byte_;
+            value_vectors_[i] = (pair < n_pairs_ ? row_of(pair) * row_vectors : 0) + value_byte_ / kVectorBytes;
         }
         values_to_ = shared_address(&first.values[pair_][Product::place(pair_, value_byte_)]);
     }
@@ -82,13 +87,14 @@ class StageCopy {
             scales_.start(stage, left_);
         }
         left_ -= Product::kDepth;
-        ++n_stages_;
+        done_ += Product::kBytes;
         __pipeline_commit();
     }
 
   private:
     static constexpr int kVectors = Stage<Product>::kVectors, kPitchVectors = Stage<Product>::kPitch / kVectorBytes;
-    static constexpr int kRowSteps = (kRowsOfEight * kPitchVectors + kWarp - 1) / kWarp;
+    static constexpr int kWarpRows = Product::kRows / kWarps, kWarpEights = kWarpRows / kRowsOfEight;
+    static constexpr int kRowSteps = (kWarpRows * kPitchVectors + kWarp - 1) / kWarp;
     static constexpr bool kMoves = Product::kBytes % kVectorBytes != 0;  // where rows begin between two vectors
     static constexpr int kDepthBytes = Product::kDepth * Product::kValueBytes;
     static constexpr int kValueVectors = kDepthBytes / kVectorBytes, kPairsAtOnce = kWarp / kValueVectors;
@@ -98,38 +104,36 @@ class StageCopy {
 
     /// As far as the rows go: a vector that two stages share is copied for both.
     __device__ void copy_weights(SharedAddress to) {
-        const int done = static_cast<int>(n_stages_) * Product::kBytes;  // bytes of a row
 #pragma unroll
         for (int i = 0; i < kRowSteps; ++i) {
-            const int from = kMoves ? (leads_[i] + done) & -kVectorBytes : done;
-            if (from < ends_[i]) {
-                copy_async<kVectorBytes>(to + i * kWarp * kVectorBytes,
-                                         kMoves ? weights_[i] + from : address_at<Product::kBytes>(weights_[i], n_stages_));
-            }
+            const int from = kMoves ? static_cast<int>(leads_[i] + done_) & -kVectorBytes : done_;
+            if (from >= ends_[i]) continue;
+            copy_async<kVectorBytes>(to + i * kWarp * kVectorBytes, weights_ + weight_bytes_[i] + (kMoves ? from : 0));
         }
+        if (!kMoves) weights_ += Product::kBytes;
     }
 
     __device__ void copy_values(SharedAddress to) {
         const bool has_column = Product::kAligned || value_byte_ < left_ * Product::kValueBytes;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
-            if (has_column && pair_ + i * kStepPairs < n_pairs_) {
-                copy_async<kVectorBytes>(to + i * kStepPairs * Product::kValuePitch,
-                                         address_at<kDepthBytes>(values_[i], n_stages_));
-            }
+            if (!has_column || pair_ + i * kStepPairs >= n_pairs_) continue;
+            copy_async<kVectorBytes>(to + i * kStepPairs * Product::kValuePitch,
+                                     values_ + static_cast<uint64_t>(value_vectors_[i]) * kVectorBytes);
         }
+        values_ += kDepthBytes;
     }
 
-    const ThreadPlace at_;
+    const ThreadPlace<Product::kShares> at_;
     const int pair_ = at_.warp * kPairsAtOnce + at_.lane / kValueVectors;
     const int value_byte_ = at_.lane % kValueVectors * kVectorBytes;
-    // Of the first stage; for weights as if it began at the last multiple of 16 bytes.
-    const uint8_t *weights_[kRowSteps], *values_[kValueSteps];
+    const uint8_t *weights_, *values_;  // of this stage's columns, but for rows that move: of the first's
     SharedAddress weights_to_, values_to_;
-    int leads_[kRowSteps], ends_[kRowSteps];  // bytes from there: to the row, to its end
+    // Of the first stage, from there; a row that begins between two vectors counts from the one before it, lead bytes.
+    unsigned weight_bytes_[kRowSteps], value_vectors_[kValueSteps], leads_[kRowSteps];
+    int ends_[kRowSteps];  // bytes from there to the row's end; none where there is nothing to copy
     const int n_pairs_;
-    unsigned n_stages_ = 0;  // that are asked for
-    int left_;               // columns that are not
+    int done_ = 0, left_;  // bytes of a row that are asked for, columns that are not
     typename Product::ScaleCopy scales_;
 };
 
