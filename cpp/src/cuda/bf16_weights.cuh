@@ -1,7 +1,7 @@
 // How weights become what the tensor cores multiply as BF16: whole numbers, as expert_weights.cuh and dense_weights.cuh
 // take them apart, times their scale, less their minimum.
 //
-// Scale and minimum are rounded to BF16 and so is the result: an error of 2^-9 of each at most, a fraction of what
+// Scale and minimum are rounded to BF16 and so is the result: an error of 2^-8 of each at most, a fraction of what
 // 8-bit rows of activations bring.
 #pragma once
 

@@ -13,7 +13,7 @@ struct Bf16Product {
     // Twice the rows of 8 bits' and half of the shares: what a block does before and after its columns is as much, and
     // so is what a warp does for every stage but multiply.
     using Bytes = ShareBytes<Groups>;
-    static constexpr int kRows = 128, kShares = 2, kStages = 2;
+    static constexpr int kRows = 2 * kWeightRows, kShares = 2, kStages = 2;
     using Place = ThreadPlace<kShares>;
     static constexpr int kDepth = 256, kBytes = Groups::kBytes * (kDepth / Groups::kDepth);
     static constexpr bool kAligned = Groups::kAligned;
@@ -60,6 +60,7 @@ struct Bf16Product {
                             Accumulators<kOctets>& sums) const {
 #pragma unroll
             for (int two = 0; two < kShareGroups / 2; ++two) {
+                if (Bytes::kReadsAgain && two > 0) __syncwarp();  // to the compiler, memory may be another now
                 uint2 rows[kEights][2];
 #pragma unroll
                 for (int r = 0; r < kEights; ++r) {

@@ -13,6 +13,8 @@ constexpr int kShareGroups = 4;
 /// Every other group: rows may end between any two.
 template <typename Groups>
 struct ShareBytes {
+    static constexpr bool kReadsAgain = false;
+
     static __device__ int group(int share, int two, int i) { return 4 * two + 2 * i + share; }
 
     static __device__ void words(const uint8_t* block, int share, int two, int t, uint2 (&words)[2]) {
@@ -53,6 +55,8 @@ struct ShareBytesOfK {
 /// High halves stay where they are, 16 times as large.
 template <>
 struct ShareBytes<Q4_KGroups> : ShareBytesOfK {
+    static constexpr bool kReadsAgain = false;
+
     static __device__ void words(const uint8_t* block, int share, int two, int t, uint2 (&words)[2]) {
         const uint8_t* at = block + 16 + share * 32 + two * 64 + 4 * t;
         const unsigned x = load_u32(at), y = load_u32(at + 16);
@@ -65,20 +69,26 @@ struct ShareBytes<Q4_KGroups> : ShareBytesOfK {
     }
 };
 
+/// The fifth bits of a pair's two groups are neighbours: with the low halves they come to bits 4 and 5, so the high
+/// halves go to bits 1 to 4, twice as large.
 template <>
 struct ShareBytes<Q5_KGroups> : ShareBytesOfK {
+    static constexpr bool kReadsAgain = true;  // the fifth bits, for which there are no registers to keep them
+
     static __device__ void words(const uint8_t* block, int share, int two, int t, uint2 (&words)[2]) {
         const uint8_t *at = block + 48 + share * 32 + two * 64 + 4 * t, *fifth = block + 16 + 4 * t;
         const unsigned x = load_u32(at), y = load_u32(at + 16);
-        const int first = group(share, two, 0);
-        const unsigned high_x = load_u32(fifth) >> first, high_y = load_u32(fifth + 16) >> first;
-        words[0] = {(x & 0x0f0f0f0fu) | (high_x << 4 & 0x10101010u), (y & 0x0f0f0f0fu) | (high_y << 4 & 0x10101010u)};
-        words[1] = {(x >> 4 & 0x0f0f0f0fu) | (high_x << 3 & 0x10101010u),
-                    (y >> 4 & 0x0f0f0f0fu) | (high_y << 3 & 0x10101010u)};
+        const auto high = [&](int offset) {
+            const unsigned bits = load_u32(fifth + offset);
+            return two == 0 ? bits << (4 - 2 * share) : bits >> 2 * share;
+        };
+        const unsigned high_x = high(0), high_y = high(16);
+        words[0] = {(x & 0x0f0f0f0fu) | (high_x & 0x10101010u), (y & 0x0f0f0f0fu) | (high_y & 0x10101010u)};
+        words[1] = {(x >> 3 & 0x1e1e1e1eu) | (high_x & 0x20202020u), (y >> 3 & 0x1e1e1e1eu) | (high_y & 0x20202020u)};
     }
 
     static __device__ void scales(const uint8_t* block, int share, unsigned (&scales)[kShareGroups]) {
-        ShareBytesOfK::scales(block, share, 1, scales);
+        ShareBytesOfK::scales(block, share, 0.5f, scales);
     }
 };
 

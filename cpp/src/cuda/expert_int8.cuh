@@ -8,7 +8,7 @@ namespace dgemma::cuda {
 template <typename GroupsOfType>
 struct Int8Product {
     using Groups = GroupsOfType;
-    static constexpr int kRows = 64, kShares = 4;
+    static constexpr int kRows = kWeightRows, kShares = 4;
     using Place = ThreadPlace<kShares>;
     static constexpr int kDepth = Groups::kDepth, kBytes = Groups::kBytes, kGroups = kDepth / kGroupValues;
     static constexpr bool kAligned = Groups::kAligned;

@@ -23,6 +23,15 @@ struct DownRows {
     __device__ int operator()(int eight) const { return first + eight * kRowsOfEight; }
 };
 
+/// What a block of a tile multiplies. eights: of rows that there are from the block's first on.
+__device__ inline TileWork tile_work(const ExpertWeights& weights, const Tile& tile, const ProductRows& values,
+                                     int eights, int k) {
+    const auto row_bytes = static_cast<unsigned>(weights.row_bytes);
+    const auto matrix_bytes = static_cast<unsigned>(weights.matrix_bytes);
+    const uint64_t first = static_cast<uint64_t>(static_cast<unsigned>(tile.expert)) * matrix_bytes;
+    return {weights.data + first, row_bytes, matrix_bytes, values, eights, tile.count, k};
+}
+
 /// The token of a pair, without a division.
 struct TokenOf {
     const int32_t* pairs;
@@ -34,13 +43,12 @@ template <typename Product>
 __device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
                             unsigned inverse, const ProductRows& values, const ProductRows& gated,
                             TileMemory<Product>& memory) {
-    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     constexpr int kGateRows = Product::kRows / 2;
-    const Tile tile = order.tiles[blockIdx.y];
+    const Tile tile = order.tiles[blockIdx.y];  // read beside the number of them: one wait, not two
+    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
     WholeSums<Product> sums;
-    multiply_tile<Product>({weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values,
-                            2 * ((shape.ffn - first) / kRowsOfEight), tile.count, shape.hidden},
+    multiply_tile<Product>(tile_work(weights, tile, values, 2 * ((shape.ffn - first) / kRowsOfEight), shape.hidden),
                            GateUpRows{first, shape.ffn}, TokenOf{order.pairs + tile.first, inverse}, memory, sums);
     const ThreadPlace<Product::kShares> at;
 #pragma unroll
@@ -68,13 +76,12 @@ __device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weigh
 template <typename Product>
 __device__ void down(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
                      const ProductRows& gated, float* products, TileMemory<Product>& memory) {
-    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
+    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const int first = static_cast<int>(blockIdx.x) * Product::kRows;
     WholeSums<Product> sums;
     const auto place_of = [&](int pair) { return static_cast<unsigned>(tile.first + pair); };
-    multiply_tile<Product>({weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated,
-                            (shape.hidden - first) / kRowsOfEight, tile.count, shape.ffn},
+    multiply_tile<Product>(tile_work(weights, tile, gated, (shape.hidden - first) / kRowsOfEight, shape.ffn),
                            DownRows{first}, place_of, memory, sums);
     const ThreadPlace<Product::kShares> at;
     const int row = first + at.part * kWarp + at.g;

@@ -14,7 +14,7 @@ constexpr int kEights = kWarp / kRowsOfEight, kRowMmas = kWarp / kRowsOfMma;  //
 /// What a block multiplies.
 struct TileWork {
     const uint8_t* matrix;  // the expert's
-    int64_t row_bytes;
+    unsigned row_bytes, matrix_bytes;
     ProductRows values;
     int eights, count, k;  // of rows, pairs, columns: those that there are
 };
@@ -49,34 +49,45 @@ template <typename Product, int kOctets>
 class StageCopy {
   public:
     /// first_row(i): the matrix's row that is the tile's row 8i; row_of(pair): which of the values' rows is the pair's.
+    /// Asks for the first stage, its weights first: which values belong to them is only now read.
     template <typename FirstRow, typename RowOf>
     __device__ StageCopy(const TileWork& work, FirstRow first_row, RowOf row_of, Stage<Product>& first)
         : weights_(work.matrix),
+          matrix_bytes_(work.matrix_bytes),
           values_(work.values.values),
-          n_pairs_(work.count),
           left_(work.k),
           scales_(work, row_of, first, at_) {
-        const auto row_bytes = static_cast<int>(work.row_bytes);
+        const unsigned row_bytes = work.row_bytes;
         const int eight = at_.warp * kWarpEights, rows = first_row(eight);
         const int more_rows = kWarpEights == 2 ? first_row(eight + 1) - kRowsOfEight : rows;  // from the ninth on
+        // Of the warp's vectors, those that lie in no row among them, the lane's first and every 32nd from there on.
+        unsigned row = at_.lane / kPitchVectors, vector = at_.lane % kPitchVectors;
 #pragma unroll
         for (int i = 0; i < kRowSteps; ++i) {
-            const unsigned vector = i * kWarp + at_.lane, row = vector / kPitchVectors;
-            const int byte = static_cast<int>(vector % kPitchVectors) * kVectorBytes;
             const unsigned begin = ((row < kRowsOfEight ? rows : more_rows) + row) * row_bytes;
             leads_[i] = Product::kAligned ? 0 : begin % kVectorBytes;
-            weight_bytes_[i] = begin - leads_[i] + byte;
-            const bool exists = row < kWarpRows && byte < kVectors * kVectorBytes && eight < work.eights;
-            ends_[i] = exists ? static_cast<int>(leads_[i]) + row_bytes - byte : 0;
+            weight_bytes_[i] = begin - leads_[i] + vector * kVectorBytes;
+            ends_[i] = static_cast<int>(leads_[i] + row_bytes - vector * kVectorBytes);
+            const bool is_row = (i + 1) * kWarp <= kWarpRows * kPitchVectors || row < kWarpRows;
+            const bool is_vector = kVectors == kPitchVectors || vector < kVectors;
+            if (!is_row || !is_vector || eight >= work.eights) weight_bytes_[i] = kNothing;
+            vector += kWarp % kPitchVectors;
+            const bool is_next = vector >= kPitchVectors;
+            vector -= is_next ? kPitchVectors : 0;
+            row += kWarp / kPitchVectors + (is_next ? 1 : 0);
         }
         weights_to_ = shared_address(&first.weights[at_.warp * kWarpRows][0]) + at_.lane * kVectorBytes;
+        copy_weights(weights_to_);
         const unsigned row_vectors = work.k * Product::kValueBytes / kVectorBytes;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
             const int pair = pair_ + i * kStepPairs;
-            value_vectors_[i] = (pair < n_pairs_ ? row_of(pair) * row_vectors : 0) + value_byte_ / kVectorBytes;
+            value_vectors_[i] = kNothing;
+            if (pair < work.count) value_vectors_[i] = row_of(pair) * row_vectors + value_byte_ / kVectorBytes;
         }
         values_to_ = shared_address(&first.values[pair_][Product::place(pair_, value_byte_)]);
+        copy_values(values_to_);
+        finish(0);
     }
 
     /// Asks for the next columns, as far as there are any; `stage`: bytes from the first stage to the one they are for.
@@ -84,17 +95,15 @@ class StageCopy {
         if (left_ > 0) {
             copy_weights(weights_to_ + stage);
             copy_values(values_to_ + stage);
-            scales_.start(stage, left_);
         }
-        left_ -= Product::kDepth;
-        done_ += Product::kBytes;
-        __pipeline_commit();
+        finish(stage);
     }
 
   private:
     static constexpr int kVectors = Stage<Product>::kVectors, kPitchVectors = Stage<Product>::kPitch / kVectorBytes;
     static constexpr int kWarpRows = Product::kRows / kWarps, kWarpEights = kWarpRows / kRowsOfEight;
     static constexpr int kRowSteps = (kWarpRows * kPitchVectors + kWarp - 1) / kWarp;
+    static constexpr unsigned kNothing = ~0u;
     static constexpr bool kMoves = Product::kBytes % kVectorBytes != 0;  // where rows begin between two vectors
     static constexpr int kDepthBytes = Product::kDepth * Product::kValueBytes;
     static constexpr int kValueVectors = kDepthBytes / kVectorBytes, kPairsAtOnce = kWarp / kValueVectors;
@@ -102,12 +111,21 @@ class StageCopy {
     static constexpr int kValueSteps = (kOctets * kPairsOfMma + kStepPairs - 1) / kStepPairs;
     static_assert(kStepPairs % 2 == 0 && kStepPairs * kMostSteps == kTilePairs, "lanes for all, and place() as before");
 
-    /// As far as the rows go: a vector that two stages share is copied for both.
+    __device__ void finish(unsigned stage) {
+        scales_.start(stage, left_);
+        done_ += Product::kBytes;
+        left_ -= Product::kDepth;
+        __pipeline_commit();
+    }
+
+    /// Rows that move as far as they go, others to the end of the stage if that lies in the matrix: what follows a row
+    /// is the next one, which is read in any case. A vector that two stages share is copied for both.
     __device__ void copy_weights(SharedAddress to) {
+        const unsigned limit = matrix_bytes_ - (kMoves ? 0 : done_);
 #pragma unroll
         for (int i = 0; i < kRowSteps; ++i) {
             const int from = kMoves ? static_cast<int>(leads_[i] + done_) & -kVectorBytes : done_;
-            if (from >= ends_[i]) continue;
+            if (weight_bytes_[i] >= limit || (kMoves && from >= ends_[i])) continue;
             copy_async<kVectorBytes>(to + i * kWarp * kVectorBytes, weights_ + weight_bytes_[i] + (kMoves ? from : 0));
         }
         if (!kMoves) weights_ += Product::kBytes;
@@ -117,7 +135,7 @@ class StageCopy {
         const bool has_column = Product::kAligned || value_byte_ < left_ * Product::kValueBytes;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
-            if (!has_column || pair_ + i * kStepPairs >= n_pairs_) continue;
+            if (!has_column || value_vectors_[i] == kNothing) continue;
             copy_async<kVectorBytes>(to + i * kStepPairs * Product::kValuePitch,
                                      values_ + static_cast<uint64_t>(value_vectors_[i]) * kVectorBytes);
         }
@@ -131,8 +149,8 @@ class StageCopy {
     SharedAddress weights_to_, values_to_;
     // Of the first stage, from there; a row that begins between two vectors counts from the one before it, lead bytes.
     unsigned weight_bytes_[kRowSteps], value_vectors_[kValueSteps], leads_[kRowSteps];
-    int ends_[kRowSteps];  // bytes from there to the row's end; none where there is nothing to copy
-    const int n_pairs_;
+    int ends_[kRowSteps];  // bytes from there to the end of a row that moves
+    const unsigned matrix_bytes_;
     int done_ = 0, left_;  // bytes of a row that are asked for, columns that are not
     typename Product::ScaleCopy scales_;
 };

@@ -24,7 +24,7 @@ union TileMemory {
     static_assert(Product::kRows == kWarps / Product::kShares * kWarp, "32 rows to each part");
     Stages<Product> stages;
     Partials<Product> partials;
-    float gated[kTilePairs][Product::kRows / 2 + 1];
+    float gated[kTilePairs][Product::kRows / 2 + 4];  // every other row eight banks on: a thread writes two of them
 };
 
 /// A thread's sums over all shares, of every kShares-th octet of pairs.
@@ -38,9 +38,8 @@ class StageProduct {
     explicit __device__ StageProduct(const TileWork& work) : part_(at_, work.count), left_(work.k) {
         // Rows of the same place in an eight begin at the same place between two vectors: eight rows of an even number
         // of bytes are whole vectors.
-        const auto row_bytes = static_cast<unsigned>(work.row_bytes);
-        lead_ = at_.g * row_bytes;
-        lane_lead_ = at_.lane % kRowsOfEight * row_bytes;
+        lead_ = at_.g * work.row_bytes;
+        lane_lead_ = at_.lane % kRowsOfEight * work.row_bytes;
     }
 
     template <int kOctets>
@@ -117,7 +116,7 @@ __device__ void multiply_octets(const TileWork& work, FirstRow first_row, RowOf 
     StageProduct<Product> product(work);
     Accumulators<kOctets> sums{};
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) copy.start(i * kStageBytes);
+    for (int i = 1; i < kAhead; ++i) copy.start(i * kStageBytes);
     unsigned here = 0, there = kAhead * kStageBytes;  // bytes from the first stage: of what is multiplied and asked for
     for (int first = 0; first < work.k; first += kDepth) {
         __pipeline_wait_prior(kAhead - 1);
