@@ -27,6 +27,21 @@ TWIN_ROUNDING, TWIN_STEP = 2e-6, 2e-3
 BF16 = pytest.mark.parametrize("is_bf16", [False, True], ids=["int8", "bf16"])
 
 
+@pytest.fixture
+def card_experts(card_experts):
+    """Without what a card has too little shared memory for: BF16 is for those that have more (product_rows.h)."""
+
+    def solve(**arguments: Any) -> dict[str, Any]:
+        try:
+            return card_experts(**arguments)
+        except BackendError as error:
+            if arguments["is_bf16"] and "shared memory" in str(error):
+                pytest.skip(str(error))
+            raise
+
+    return solve
+
+
 def check_routing(problem: ExpertProblem, found: dict[str, Any]) -> None:
     """Exact but for what lies within rounding: the order of the probabilities is that of the logits."""
     order = np.argsort(-problem.logits, axis=1, kind="stable")[:, : problem.n_used]
