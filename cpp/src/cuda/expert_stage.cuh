@@ -67,10 +67,14 @@ class StageCopy {
             const unsigned begin = ((row < kRowsOfEight ? rows : more_rows) + row) * row_bytes;
             leads_[i] = Product::kAligned ? 0 : begin % kVectorBytes;
             weight_bytes_[i] = begin - leads_[i] + vector * kVectorBytes;
-            ends_[i] = static_cast<int>(leads_[i] + row_bytes - vector * kVectorBytes);
             const bool is_row = (i + 1) * kWarp <= kWarpRows * kPitchVectors || row < kWarpRows;
             const bool is_vector = kVectors == kPitchVectors || vector < kVectors;
-            if (!is_row || !is_vector || eight >= work.eights) weight_bytes_[i] = kNothing;
+            const bool exists = is_row && is_vector && eight < work.eights;
+            if constexpr (kMoves) {
+                moving_[i] = work.matrix + weight_bytes_[i];
+                ends_[i] = exists ? static_cast<int>(leads_[i] + row_bytes - vector * kVectorBytes) : 0;
+            }
+            if (!exists) weight_bytes_[i] = kNothing;
             vector += kWarp % kPitchVectors;
             const bool is_next = vector >= kPitchVectors;
             vector -= is_next ? kPitchVectors : 0;
@@ -121,14 +125,18 @@ class StageCopy {
     /// Rows that move as far as they go, others to the end of the stage if that lies in the matrix: what follows a row
     /// is the next one, which is read in any case. A vector that two stages share is copied for both.
     __device__ void copy_weights(SharedAddress to) {
-        const unsigned limit = matrix_bytes_ - (kMoves ? 0 : done_);
+        const unsigned limit = matrix_bytes_ - done_;
 #pragma unroll
         for (int i = 0; i < kRowSteps; ++i) {
-            const int from = kMoves ? static_cast<int>(leads_[i] + done_) & -kVectorBytes : done_;
-            if (weight_bytes_[i] >= limit || (kMoves && from >= ends_[i])) continue;
-            copy_async<kVectorBytes>(to + i * kWarp * kVectorBytes, weights_ + weight_bytes_[i] + (kMoves ? from : 0));
+            const SharedAddress step_to = to + i * kWarp * kVectorBytes;
+            if constexpr (kMoves) {
+                const int from = static_cast<int>(leads_[i] + done_) & -kVectorBytes;
+                if (from < ends_[i]) copy_async<kVectorBytes>(step_to, moving_[i] + from);
+            } else if (weight_bytes_[i] < limit) {
+                copy_async<kVectorBytes>(step_to, weights_ + weight_bytes_[i]);
+            }
         }
-        if (!kMoves) weights_ += Product::kBytes;
+        weights_ += Product::kBytes;
     }
 
     __device__ void copy_values(SharedAddress to) {
@@ -145,11 +153,12 @@ class StageCopy {
     const ThreadPlace<Product::kShares> at_;
     const int pair_ = at_.warp * kPairsAtOnce + at_.lane / kValueVectors;
     const int value_byte_ = at_.lane % kValueVectors * kVectorBytes;
-    const uint8_t *weights_, *values_;  // of this stage's columns, but for rows that move: of the first's
+    const uint8_t *weights_, *values_;  // of this stage's columns
     SharedAddress weights_to_, values_to_;
     // Of the first stage, from there; a row that begins between two vectors counts from the one before it, lead bytes.
     unsigned weight_bytes_[kRowSteps], value_vectors_[kValueSteps], leads_[kRowSteps];
-    int ends_[kRowSteps];  // bytes from there to the end of a row that moves
+    const uint8_t* moving_[kRowSteps];  // where rows move: there
+    int ends_[kRowSteps];               // and bytes from there to the row's end
     const unsigned matrix_bytes_;
     int done_ = 0, left_;  // bytes of a row that are asked for, columns that are not
     typename Product::ScaleCopy scales_;
