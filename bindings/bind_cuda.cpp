@@ -142,9 +142,10 @@ nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_sca
 
 using DenseWeights = std::vector<std::pair<Rows, std::string>>;
 
-nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated) {
+dgemma::DenseJob dense_job(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
+                           bool gated_is_bf16) {
     const size_t n = x.shape(0), k = x.shape(1);
-    dgemma::DenseJob job{static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated};
+    dgemma::DenseJob job{static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated, is_bf16, gated_is_bf16};
     for (const auto& [rows, type] : weights) {
         if (rows.shape(1) != dgemma::row_bytes(type, static_cast<int64_t>(k))) {
             throw nb::value_error("the weights are not [rows, columns of x]");
@@ -152,6 +153,13 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
         job.weights.push_back({type, static_cast<int>(rows.shape(0)), rows.data()});
     }
     if (is_gated && weights.size() != 2) throw nb::value_error("a gate and up");
+    return job;
+}
+
+nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
+                           bool gated_is_bf16) {
+    const size_t n = x.shape(0);
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, is_bf16, gated_is_bf16);
     std::vector<std::vector<float>> results;
     {
         const nb::gil_scoped_release release;
@@ -159,6 +167,23 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
     }
     nb::list found;
     for (const auto& result : results) found.append(to_numpy2<float>(result, result.size() / n));
+    return found;
+}
+
+nb::dict time_dense(const Logits& x, const DenseWeights& weights, bool is_gated, int n_runs) {
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, /*is_bf16=*/false, /*gated_is_bf16=*/false);
+    dgemma::DenseTimes times;
+    {
+        const nb::gil_scoped_release release;
+        times = dgemma::time_dense(job, n_runs);
+    }
+    nb::dict found;
+    found["device"] = times.device;
+    found["ggml"] = times.ggml;
+    found["int8"] = times.int8;
+    found["bf16"] = times.bf16;
+    found["int8_distance"] = times.int8_distance;
+    found["bf16_distance"] = times.bf16_distance;
     return found;
 }
 
@@ -245,11 +270,19 @@ void init_cuda(nb::module_& m) {
         "down"_a, "down_type"_a, "n_runs"_a, "is_bf16"_a = false, nb::sig(timing.c_str()),
         "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
         "batches of n_runs, and how far apart their results are.");
-    m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a,
+    m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a, "is_bf16"_a, "gated_is_bf16"_a,
           nb::sig("def run_dense_on_card(x: NDArray[numpy.float32], weights: collections.abc.Sequence[tuple["
-                  "NDArray[numpy.uint8], str]], is_gated: bool) -> list[NDArray[numpy.float32]]"),
+                  "NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool) -> "
+                  "list[NDArray[numpy.float32]]"),
           "Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one "
-          "gelu(gate x) * (up x) of 8 bits. Raises BackendError where they cannot run.");
+          "gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises "
+          "BackendError where they cannot run.");
+    m.def(
+        "time_dense", &time_dense, "x"_a, "weights"_a, "is_gated"_a, "n_runs"_a,
+        nb::sig("def time_dense(x: NDArray[numpy.float32], weights: collections.abc.Sequence[tuple["
+                "NDArray[numpy.uint8], str]], is_gated: bool, n_runs: int) -> dict[str, typing.Any]"),
+        "Those products by ggml's graph and by the CUDA kernels in 8 bits and in BF16, on the first card: milliseconds "
+        "of a few batches of n_runs, and how far apart the results are.");
     m.def("run_layer_rows_on_card", &run_layer_rows, "name"_a, "n"_a, "hidden"_a, "inputs"_a, "eps"_a, "is_bf16"_a,
           "experts"_a = 1, "used"_a = 1, "scale"_a = 1.0f,
           nb::sig("def run_layer_rows_on_card(name: str, n: int, hidden: int, inputs: dict[str, "

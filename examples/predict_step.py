@@ -25,27 +25,28 @@ from dgemma.bench.work import Work
 from released import hollow_gguf
 
 BEGIN, END = "<!-- step: examples/predict_step.py --write docs/cuda.md -->\n", "<!-- end of step -->"
-ROWS = {  # part -> what it is called, and whether our kernels for experts do it
-    "attention": ("attention, with its projections", False),
-    "dense_ffn": ("dense feed-forward", False),
-    "router": ("router", False),
-    "experts": ("experts, by ggml", False),
-    "own experts": ("experts, by our kernels", True),
-    "embedding": ("embedding, with self-conditioning's feed-forward", False),
-    "head": ("LM head", False),
-    "sampler": ("sampler", False),
-    "self_conditioning": ("self-conditioning, sharp rows", False),
+ROWS = {  # part -> what it is called
+    "attention": "attention, with its projections",
+    "dense_ffn": "dense feed-forward",
+    "router": "router",
+    "experts": "experts",
+    "embedding": "embedding, with self-conditioning's feed-forward",
+    "head": "LM head",
+    "sampler": "sampler",
+    "self_conditioning": "self-conditioning, sharp rows",
 }
+LAYERS = {"ggml": "by ggml", "own": "ours"}  # whose layers
+ALIKE = ("sampler", "self_conditioning")  # with either
 
 Prediction = Mapping[str, Part]
+Predictions = Mapping[str, Mapping[str, Prediction]]  # by whose layers and card
 
 
-def predictions(model: Path, n_past: int, cards: list[Card]) -> dict[str, tuple[Prediction, Prediction]]:
-    """By card: with ggml's kernels for experts, and with ours."""
+def predictions(model: Path, n_past: int, cards: list[Card]) -> Predictions:
     info = core.read_gguf(str(model))
     return {
-        card.name: (predict_step(info, n_past, card), predict_step(info, n_past, card, own_experts=True))
-        for card in cards
+        whose: {card.name: predict_step(info, n_past, card, own_layers=whose == "own") for card in cards}
+        for whose in LAYERS
     }
 
 
@@ -55,25 +56,33 @@ def milliseconds(*parts: Part) -> str:
     return f"{floor:.{digits}f} · {expected:.{digits}f}"
 
 
-def table(found: Mapping[str, tuple[Prediction, Prediction]]) -> str:
-    lines = [f"| part | MB | Gop | launches | {' | '.join(found)} |", "|---|" + "---:|" * (3 + len(found))]
-    first = next(iter(found.values()))
-    for row, (label, own) in ROWS.items():
-        name = row.removeprefix("own ")
-        part = first[own][name]
-        numbers = f"{part.work.bytes / 1e6:.0f} | {part.work.operations / 1e9:.0f} | {part.passing.launches}"
-        columns = " | ".join(milliseconds(pair[own][name]) for pair in found.values())
-        lines.append(f"| {label} | {numbers} | {columns} |")
-    for own, label in ((False, "a step with ggml's experts"), (True, "a step with ours")):
-        work = sum((part.work for part in first[own].values()), Work())
-        launches = sum(part.passing.launches for part in first[own].values())
-        numbers = f"{work.bytes / 1e6:.0f} | {work.operations / 1e9:.0f} | {launches}"
-        columns = " | ".join(f"**{milliseconds(*pair[own].values())}**" for pair in found.values())
-        lines.append(f"| **{label}** | {numbers} | {columns} |")
+def line(label: str, by_card: list[list[Part]], strong: str = "") -> str:
+    """Of some parts' sum; their work and launches are every card's."""
+    first = by_card[0]
+    work = sum((part.work for part in first), Work())
+    launches = sum(part.passing.launches for part in first)
+    times = " | ".join(f"{strong}{milliseconds(*parts)}{strong}" for parts in by_card)
+    label = f"{strong}{label}{strong}"
+    return f"| {label} | {work.bytes / 1e6:.0f} | {work.operations / 1e9:.0f} | {launches} | {times} |"
+
+
+def table(found: Predictions) -> str:
+    cards = list(found["ggml"])
+    lines = [f"| part | MB | Gop | launches | {' | '.join(cards)} |", "|---|" + "---:|" * (3 + len(cards))]
+    for name, label in ROWS.items():
+        for whose, by in LAYERS.items():
+            parts = [[found[whose][card][name]] for card in cards]
+            if name not in ALIKE:
+                lines.append(line(f"{label}, {by}", parts))
+            elif whose == "own":
+                lines.append(line(label, parts))
+    for whose, by in LAYERS.items():
+        steps = [list(found[whose][card].values()) for card in cards]
+        lines.append(line(f"a step, the layers {by}", steps, "**"))
     return "\n".join(lines) + "\n"
 
 
-def as_json(found: Mapping[str, tuple[Prediction, Prediction]], n_past: int) -> dict[str, Any]:
+def as_json(found: Predictions, n_past: int) -> dict[str, Any]:
     def parts(prediction: Prediction) -> dict[str, Any]:
         return {
             name: {
@@ -87,8 +96,8 @@ def as_json(found: Mapping[str, tuple[Prediction, Prediction]], n_past: int) -> 
             for name, part in prediction.items()
         }
 
-    cards = {name: {"ggml": parts(ggml), "ours": parts(ours)} for name, (ggml, ours) in found.items()}
-    return {"n_past": n_past, "experts_by": cards}
+    layers = {whose: {card: parts(one) for card, one in by_card.items()} for whose, by_card in found.items()}
+    return {"n_past": n_past, "layers_by": layers}
 
 
 def page(text: str, table: str) -> str:

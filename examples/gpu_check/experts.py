@@ -1,4 +1,5 @@
-"""One layer's experts at the released model's shape, by our kernels and by ggml's, for each pair of types."""
+"""One layer's experts at the released model's shape, by our kernels in 8 bits and in BF16 and by ggml's, for each pair
+of types."""
 
 from __future__ import annotations
 
@@ -38,20 +39,26 @@ def experts(folder: Path) -> Found:
             name: np.repeat(quantized(one[name][None], kind), N_EXPERTS, axis=0)
             for name, kind in (("gate_up", gate_up), ("down", down))
         }
-        times = time_experts(
-            logits=random.standard_normal((CANVAS, N_EXPERTS), dtype=np.float32),
-            n_used=8,
-            expert_scale=np.ones(N_EXPERTS, np.float32),
-            x=random.standard_normal((CANVAS, one["gate_up"].shape[1]), dtype=np.float32),
-            gate_up=weights["gate_up"],
-            gate_up_type=gate_up,
-            down=weights["down"],
-            down_type=down,
-            n_runs=50,
-        )
         n_bytes = sum(rows.nbytes for rows in weights.values())
-        rows.append({"gate_up": gate_up, "down": down, "bytes": n_bytes, **times})
+        for is_bf16 in (False, True):
+            times = time_experts(
+                logits=random.standard_normal((CANVAS, N_EXPERTS), dtype=np.float32),
+                n_used=8,
+                expert_scale=np.ones(N_EXPERTS, np.float32),
+                x=random.standard_normal((CANVAS, one["gate_up"].shape[1]), dtype=np.float32),
+                gate_up=weights["gate_up"],
+                gate_up_type=gate_up,
+                down=weights["down"],
+                down_type=down,
+                n_runs=50,
+                is_bf16=is_bf16,
+            )
+            rows.append({"gate_up": gate_up, "down": down, "is_bf16": is_bf16, "bytes": n_bytes, **times})
     return {"layers": rows}
+
+
+def label(row: Found) -> str:
+    return f"{row['gate_up']}, {row['down']}, {'BF16' if row['is_bf16'] else '8 bits'}"
 
 
 def expert_lines(result: Found) -> list[str]:
@@ -60,24 +67,22 @@ def expert_lines(result: Found) -> list[str]:
         f"{CANVAS} tokens, 8 of {N_EXPERTS} experts; median of {len(found[0]['ours'])} batches, GB/s of "
         "the weights, and how far apart the two results are:",
         "",
-        "| gate·up, down | MB | ours, ms | GB/s | ggml, ms | GB/s | apart |",
+        "| gate·up, down, our rows | MB | ours, ms | GB/s | ggml, ms | GB/s | apart |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
         ms = {name: statistics.median(row[name]) for name in ("ours", "ggml")}
         columns = " | ".join(f"{ms[name]:.3f} | {row['bytes'] / ms[name] / 1e6:.0f}" for name in ms)
-        lines.append(
-            f"| {row['gate_up']}, {row['down']} | {row['bytes'] / 1e6:.0f} | {columns} | {row['distance']:.4f} |"
-        )
+        lines.append(f"| {label(row)} | {row['bytes'] / 1e6:.0f} | {columns} | {row['distance']:.4f} |")
     names = list(found[0]["kernels"])
-    lines += ["", "Each of our kernels alone, ms:", "", f"| gate·up, down | {' | '.join(names)} |"]
+    lines += ["", "Each of our kernels alone, ms:", "", f"| gate·up, down, our rows | {' | '.join(names)} |"]
     lines.append("|---|" + "---:|" * len(names))
     for row in found:
         columns = " | ".join(f"{statistics.median(row['kernels'][name]):.4f}" for name in names)
-        lines.append(f"| {row['gate_up']}, {row['down']} | {columns} |")
+        lines.append(f"| {label(row)} | {columns} |")
     return lines
 
 
 def expert_problem(found: Found) -> str:
-    bad = [f"{row['gate_up']}, {row['down']}" for row in found["layers"] if not row["distance"] < FARTHEST]
+    bad = [label(row) for row in found["layers"] if not row["distance"] < FARTHEST]
     return f"our experts and ggml's are farther apart than {FARTHEST}: {'; '.join(bad)}" if bad else ""

@@ -22,8 +22,8 @@ PRODUCTS = 6  # in a row a layer, and the head
 MARGIN = 4.0  # over the estimate, as the CPU's own tests allow (tests/engine/test_parity.py)
 SMALLER = ("short", "long", "crossing", "heads256", "hidden256")  # whose rows are whole blocks of Q8_0
 
-# Our experts ask for a card that computes all the rest, and heads of 16 and 32 values may be none of its.
-OWN_EXPERTS = "heads256"
+# Our layers leave attention to the card, and heads of 16 and 32 values may be none of its.
+OWN_LAYERS = "heads256"
 
 Placement = Mapping[str, Any]  # arguments of Engine
 ON_CPU: Placement = {"n_gpu_layers": 0}
@@ -52,22 +52,23 @@ def parity(folder: Path, placement: Placement = ON_CARD) -> Found:
                 convert(checkpoint, model, type=type)
                 modes = (True, False) if type == "f32" else (False,)
                 rows += [compare(model, case, name, type, exact, placement) for exact in modes]
-                if type == "q8_0" and name == OWN_EXPERTS and placement is ON_CARD:
-                    rows.append(compare(model, case, name, type, False, {**placement, "card_experts": "own"}))
+                if type == "q8_0" and name == OWN_LAYERS and placement is ON_CARD:
+                    rows.append(compare(model, case, name, type, False, {**placement, "card_layers": "own"}))
     return {"cases": rows}
 
 
 def compare(model: Path, case: Any, name: str, type: str, exact: bool, placement: Placement) -> Found:
     """Every block of one fixture. ``rms``: of the median row against the reference, the largest of all blocks;
     ``bound``: what it may be; ``cpu_rms``: the CPU engine's; ``apart``: between the two engines."""
-    logits, memory, n_layer = first_steps(model, case, exact, placement)
-    cpu_logits, _, _ = first_steps(model, case, exact, ON_CPU)
+    logits, memory, n_layer, whose = first_steps(model, case, exact, placement)
+    cpu_logits = first_steps(model, case, exact, ON_CPU)[0]
     reference = case.logits[:, 0]
     return {
         "name": name,
         "type": type,
         "exact": exact,
-        "own_experts": "card_experts" in placement,
+        "asked": placement.get("card_layers", "ggml"),
+        "layers": whose,
         "rms": median_row(logits - reference),
         "bound": bound(type, n_layer, float(reference[0].std())),
         "largest": float(np.abs(logits - reference).max()),
@@ -78,9 +79,9 @@ def compare(model: Path, case: Any, name: str, type: str, exact: bool, placement
     }
 
 
-def first_steps(model: Path, case: Any, exact: bool, placement: Placement) -> tuple[np.ndarray, Found, int]:
-    """Logits [B, R, V] of each block's first step, memory, and how many layers. No later steps: conditioning carries an
-    expert that flipped on to every row."""
+def first_steps(model: Path, case: Any, exact: bool, placement: Placement) -> tuple[np.ndarray, Found, int, str]:
+    """Logits [B, R, V] of each block's first step, memory, how many layers, and whose kernels. No later steps:
+    conditioning carries an expert that flipped on to every row."""
     from dgemma import Engine
 
     n_ctx = len(case.prompt) + case.canvas.shape[0] * case.canvas.shape[2]
@@ -92,7 +93,7 @@ def first_steps(model: Path, case: Any, exact: bool, placement: Placement) -> tu
             logits.append(session.denoise(canvases[0])[case.rows])
             if block < len(case.finished):
                 session.prefill(case.finished[block])
-        return np.stack(logits), engine.memory, engine.info.n_layer
+        return np.stack(logits), engine.memory, engine.info.n_layer, engine.card_layers
 
 
 def median_row(error: np.ndarray) -> float:
@@ -101,8 +102,9 @@ def median_row(error: np.ndarray) -> float:
 
 
 def failed(row: Found) -> bool:
-    """Off by more than rounding, or with layers on the CPU."""
-    return not row["finite"] or not row["rms"] <= row["bound"] or "kv" in row["cpu_bytes"]
+    """Off by more than rounding, with layers on the CPU, or by others' kernels than were asked for."""
+    is_off = not row["finite"] or not row["rms"] <= row["bound"]
+    return is_off or "kv" in row["cpu_bytes"] or row["layers"] != row["asked"]
 
 
 def parity_lines(found: Found) -> list[str]:
@@ -117,7 +119,7 @@ def parity_lines(found: Found) -> list[str]:
     ]
     for row in found["cases"]:
         mark = " **failed**" if failed(row) else ""
-        mode = "exact" if row["exact"] else "our experts" if row["own_experts"] else "normal"
+        mode = "exact" if row["exact"] else "our layers" if row["layers"] == "own" else "normal"
         columns = [f"{row['name']}{mark}", row["type"].upper(), mode]
         columns += [f"{row[key]:.1e}" for key in ("rms", "bound", "cpu_rms", "apart", "largest")]
         columns.append(", ".join(f"{use} {n}" for use, n in row["cpu_bytes"].items()) or "nothing")

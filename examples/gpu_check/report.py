@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import experts, parity, proofs, step, whole
+from . import experts, parity, products, proofs, step, whole
 from .section import ENVIRONMENT, TIMED, Found, Section, run_apart
 
 
@@ -25,11 +25,12 @@ SECTIONS = (
     _section("parity", "Logits against the reference", parity, "parity", 120),
     _section("answers", "Answers of the card against the CPU's", proofs, "answer", 60),
     _section("experts", "One layer's experts, ours beside ggml's", experts, "expert", 120, TIMED),
+    _section("products", "Dense products, ours beside ggml's", products, "product", 60, TIMED),
     _section("full_size", "The file", whole, "full_size", 180, TIMED),
     _section("memory", "Memory", whole, "memory", 120, TIMED),
     _section("bench", "Times", whole, "bench", 180, TIMED),
+    _section("own_layers", "Times with the layers in our kernels", whole, "own_layers", 150, TIMED),
     _section("step", "A whole step beside its prediction", step, "step", 30, TIMED),
-    _section("own_experts", "Times with the experts in our kernels", whole, "own_experts", 150, TIMED),
     _section("checkers", "NVIDIA's checkers over the kernels' tests", proofs, "checker", 200),
 )
 

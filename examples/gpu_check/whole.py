@@ -169,23 +169,20 @@ def bench_problem(found: Found) -> str:
     return "" if found["limits_of"] != "CPU" else "not all layers lay on the card: the bench's limits are the CPU's"
 
 
-def own_experts(folder: Path) -> Found:
-    """The same bench with the experts in our kernels, beside the bench before it in the report."""
+def own_layers(folder: Path) -> Found:
+    """The same bench with the layers in our kernels, beside the bench before it in the report."""
     theirs = json.loads((folder / "gpu-check.json").read_text())["sections"].get("bench", {})
     if "parts" not in theirs:
-        raise SystemExit("there are no times to set beside those of our experts: the bench failed")
-    ours = run_bench("--card-experts", "own")
+        raise SystemExit("there are no times to set beside those of our layers: the bench failed")
+    ours = run_bench("--card-layers", "own")
+    both = {"ggml": theirs, "own": ours}
     return {
-        "card_experts": ours["card_experts"],
-        "step_ms": {"ggml": medians(theirs["step_ms"]), "own": medians(ours["step_ms"])},
+        "card_layers": ours["card_layers"],
+        "step_ms": {whose: medians(bench["step_ms"]) for whose, bench in both.items()},
         "encode_tokens_per_second": {
-            "ggml": medians(theirs["encode_tokens_per_second"]),
-            "own": medians(ours["encode_tokens_per_second"]),
+            whose: medians(bench["encode_tokens_per_second"]) for whose, bench in both.items()
         },
-        "experts_ms": {
-            "ggml": sum(theirs["parts"]["sharp"][name]["ms"] for name in ("router", "experts")),
-            "own": sum(ours["parts"]["sharp"][name]["ms"] for name in ("router", "experts")),
-        },
+        "parts_ms": {whose: part_times(bench) for whose, bench in both.items()},
     }
 
 
@@ -193,22 +190,27 @@ def medians(spreads: dict[str, Any]) -> dict[str, float]:
     return {name: spread["median"] for name, spread in spreads.items()}
 
 
-def own_experts_lines(found: Found) -> list[str]:
-    steps, encode, part = found["step_ms"], found["encode_tokens_per_second"], found["experts_ms"]
+def part_times(bench: dict[str, Any]) -> dict[str, float]:
+    """Of sharp rows, which are what most are after the first steps; milliseconds."""
+    return {name: part["ms"] for name, part in bench["parts"]["sharp"].items()}
+
+
+def own_layers_lines(found: Found) -> list[str]:
+    steps, encode, parts = found["step_ms"], found["encode_tokens_per_second"], found["parts_ms"]
     rows = [(f"a step, {kind}, ms", steps["ggml"][kind], ms) for kind, ms in steps["own"].items()]
     rows += [(f"encode {n} tokens, tokens/s", encode["ggml"][n], rate) for n, rate in encode["own"].items()]
-    rows.append(("router and experts of a sharp step, ms", part["ggml"], part["own"]))
+    rows += [(f"{name.replace('_', ' ')}, ms", parts["ggml"][name], ms) for name, ms in parts["own"].items()]
     return [
-        "The same file with the experts in our kernels (`--card-experts own`), every layer cut at them:",
+        "The same file with the layers in our kernels (`--card-layers own`), all but how attention mixes values:",
         "",
-        "| | ggml's experts | ours | ours take |",
+        "| | ggml's layers | ours | ours to ggml's |",
         "|---|---:|---:|---:|",
         *(f"| {name} | {theirs:.2f} | {ours:.2f} | {100 * ours / theirs:.0f} % |" for name, theirs, ours in rows),
     ]
 
 
-def own_experts_problem(found: Found) -> str:
-    return "" if found["card_experts"] == "own" else "our kernels did not compute the experts of the full-size file"
+def own_layers_problem(found: Found) -> str:
+    return "" if found["card_layers"] == "own" else "our kernels did not compute the layers of the full-size file"
 
 
 def nothing_wrong(found: Found) -> str:

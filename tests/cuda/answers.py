@@ -85,35 +85,36 @@ def _on_cards(model: str, cards: Any, placement: dict[str, Any]) -> dict[str, An
         return {**found, "callers": _callers_canvases(engine)}
 
 
-def own_layers(model: str, library: str) -> dict[str, Any]:
+def own_layers(model: str, library: str, card: str, lengths: tuple[int, ...]) -> dict[str, Any]:
     """By whose kernels compute the layers, on one stand-in card: logits of both passes at several lengths, an answer,
     memory as planned and as taken, parts of a step, and graphs that later steps ran and repeated."""
     from engine.standin_worker import RESERVE, ROOM, Cards
 
-    cards = Cards(library, [RESERVE + ROOM])
-    return {whose: _with_layers(model, cards, whose) for whose in ("ggml", "own")}
+    cards = Cards(library, [RESERVE + ROOM], card)
+    return {whose: _with_layers(model, cards, whose, lengths) for whose in ("ggml", "own")}
 
 
-def pass_logits(session: Any, n: int) -> list[np.ndarray]:
-    """Of passes of both kinds; each conditioned one on the same made-up logits, so that errors do not add up."""
+def pass_logits(session: Any, n: int, lengths: tuple[int, ...]) -> list[np.ndarray]:
+    """Of passes of both kinds after so many tokens; each conditioned one on the same made-up logits, so that errors do
+    not add up."""
     previous = np.random.default_rng(1).standard_normal((n, 512)).astype(np.float32) * 5
     logits = []
-    for length in (1, 21, 270):  # the last one in two passes, and with more keys than one round of 256
+    for length in lengths:
         session.prefill(list(range(2, 2 + length)))
         logits += [session.denoise(range(100, 100 + n)), session.denoise(range(300, 300 + n), previous)]
     return logits
 
 
-def _with_layers(model: str, cards: Any, whose: Any) -> dict[str, Any]:
+def _with_layers(model: str, cards: Any, whose: Any, lengths: tuple[int, ...]) -> dict[str, Any]:
     from dgemma import Engine, StepEvent
 
     with Engine(model, n_ctx=600, n_threads=1, main_gpu=0, card_layers=whose) as engine:
         planned, session, n = engine.memory, engine.session(), engine.info.canvas_length
-        logits = pass_logits(session, n)
+        logits = pass_logits(session, n, lengths)
         session.truncate(0)
         steps, counts = [], []
         before = (cards.graphs(0), cards.repeated(0))
-        for event in session.generate(PROMPT, max_new_tokens=40, seed=3, config=_config()):
+        for event in session.generate(PROMPT, max_new_tokens=16, seed=3, config=_config()):
             if isinstance(event, StepEvent):
                 now = (cards.graphs(0), cards.repeated(0))
                 steps.append(_step(event))
@@ -124,7 +125,8 @@ def _with_layers(model: str, cards: Any, whose: Any) -> dict[str, Any]:
         by_part = session.denoise(range(100, 100 + n))
         parts = sorted(session.take_parts())
         found = {"logits": logits, "steps": steps, "counts": counts, "parts": parts, "by_part": by_part, "whole": whole}
-        return {**found, "planned": planned, "taken": engine.memory, "whose": engine.card_layers}
+        found |= {"planned": planned, "taken": engine.memory}
+        return {**found, "whose": engine.card_layers, "n_layer": engine.info.n_layer}
 
 
 def layers_note(model: str, **placement: Any) -> tuple[str, list[str]]:
@@ -154,3 +156,10 @@ def expert_times(**layer: Any) -> dict[str, Any]:
     from dgemma._core import time_experts
 
     return time_experts(**layer, n_runs=1)
+
+
+def dense_times(**products: Any) -> dict[str, Any]:
+    """What ``gpu_check.py`` measures, once."""
+    from dgemma._core import time_dense
+
+    return time_dense(**products, n_runs=1)

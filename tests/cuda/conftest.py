@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from emulation import Emulation
+from emulation import Card, Emulation
 
 from dgemma._core import (
     cuda_unavailable,
@@ -16,8 +15,6 @@ from dgemma._core import (
     run_layer_rows_on_card,
     run_on_card,
 )
-
-Card = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")

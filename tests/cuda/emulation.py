@@ -7,12 +7,15 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+Card = Callable[..., Any]  # a function of dgemma._core, under the emulation or on a card
 
 
 def build(target: str) -> Path:

@@ -111,6 +111,18 @@ int taken(bool waits) {
     return host;
 }
 
+/// What one queue has of another's result.
+int taken_beside(bool is_after) {
+    const DeviceArray<int> memory(kThreads);
+    int host = 0;
+    const cuda::Stream beside, stream;
+    launch(ones, grid(1, 1), kThreads, beside, memory.data());
+    if (is_after) stream.after(beside);
+    stream.copy(&host, memory.data(), sizeof host);
+    stream.wait();
+    return host;
+}
+
 /// What a card has of a number that the host changes.
 int given(bool waits) {
     const DeviceArray<int> memory(1);
@@ -234,6 +246,8 @@ const std::map<std::string, std::function<void()>> faults{
     {"half_a_warp", [] { run(nothing, 1, 272); }},
     {"most_rows", [] { run(nothing, 65535, kWarp); }},
     {"needs_the_block_before", [] { std::printf("%s", counted(2).c_str()); }},
+    {"result_beside", [] { say(taken_beside(true)); }},
+    {"result_beside_too_early", [] { say(taken_beside(false)); }},
     {"wrong_sums", [] { say(wrong_sums(multiply_by_the_table)); }},
     {"wrong_bf16_sums", [] { say(wrong_sums(multiply_bf16_by_the_table)); }},
     {"result", [] { say(taken(true)); }},

@@ -79,6 +79,13 @@ std::string runs(bool first_has_code, bool second_has_code, const std::string& o
     return text(runs_on(backend()));
 }
 
+/// Of the second card.
+std::string fast_bf16(int major, int minor) {
+    fake::cards = {{true, 0}, {true, 0, major, minor}};
+    fake::memory[&buffer] = {cudaMemoryTypeDevice, 1};
+    return text(has_fast_bf16(backend()));
+}
+
 /// Of what an allocation that does not fit leaves for the next launch.
 std::string after_a_full_card() {
     fake::cards = {{true, 1 << 20}};
@@ -115,6 +122,12 @@ std::string order_with(const std::string& ggml) {
     return order();
 }
 
+std::string two_streams() {
+    const cuda::Stream first(/*is_urgent=*/true), second;
+    second.after(first);
+    return fake::calls;
+}
+
 std::string end_of_a_stream() {
     {
         const cuda::Stream stream;
@@ -136,10 +149,17 @@ const std::map<std::string, std::function<std::string()>> things{
     {"runs_on_the_second", [] { return runs(false, true); }},
     {"runs_on_the_first", [] { return runs(true, false); }},
     {"runs_on_another_make", [] { return runs(true, true, "ROCm"); }},
+    {"bf16_a100", [] { return fast_bf16(8, 0); }},
+    {"bf16_rtx_3090", [] { return fast_bf16(8, 6); }},
+    {"bf16_rtx_4090", [] { return fast_bf16(8, 9); }},
+    {"bf16_h200", [] { return fast_bf16(9, 0); }},
+    {"bf16_b200", [] { return fast_bf16(10, 0); }},
+    {"bf16_rtx_5090", [] { return fast_bf16(12, 0); }},
     {"after_a_full_gpu", after_a_full_card},
     {"after_a_failed_call", after_a_failed_call},
     {"order", order},
     {"order_with_another_ggml", [] { return order_with("0.25.4"); }},
+    {"two_streams", two_streams},
     {"end_of_a_stream", end_of_a_stream},
 };
 

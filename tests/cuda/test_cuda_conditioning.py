@@ -34,7 +34,7 @@ def check(problem: Problem, found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sharp", "flat", "mixed"])
-@pytest.mark.parametrize("type", ["Q6_K", "Q8_0", "Q4_K", "BF16", "F16", "F32"])
+@pytest.mark.parametrize("type", ["Q6_K", "Q5_K", "Q4_K", "Q3_K", "IQ4_XS", "IQ4_NL", "Q8_0", "BF16", "F16", "F32"])
 @pytest.mark.parametrize("max_kept", [4096, 12])
 def test_it_is_the_mean_of_the_rows(card, kind: str, type: str, max_kept: int) -> None:
     step = problem(kind, 7, 500, type, 512, max_kept=max_kept)

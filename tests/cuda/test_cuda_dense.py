@@ -1,13 +1,15 @@
-"""The products of dense weights against plain arithmetic: every type, odd numbers of rows, tokens and columns."""
+"""The products of dense weights against plain arithmetic, by rows of 8 bits and of BF16: every type, odd numbers of
+rows, tokens and columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import Card
-from expert_problems import dequantized, quantized
+from dense_problems import DenseProblem, bf16_weights, scales_and_minima
+from emulation import Card
+from expert_problems import dequantized
 
 from dgemma import BackendError, RequestError
 from dgemma._core import cuda_unavailable, run_dense_on_card
@@ -15,108 +17,66 @@ from dgemma._core import cuda_unavailable, run_dense_on_card
 BLOCKS_OF_32 = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 BLOCKS_OF_256 = ["Q4_K", "Q5_K", "Q6_K"]
 TYPES = BLOCKS_OF_32 + BLOCKS_OF_256
-F32_ROUNDING = 2e-7  # of the length of x times that of the weights
-GROUP = 32
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
-    """x as 8 bits and back."""
-    groups = x.astype(np.float32).reshape(x.shape[0], -1, GROUP)
-    most = np.abs(groups).max(axis=2, keepdims=True)
-    q = np.rint(groups * (np.float32(127) / most))
-    return (q.astype(np.float64) * (most / np.float32(127))).reshape(x.shape)
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-@dataclass(frozen=True)
-class DenseProblem:
-    x: np.ndarray
-    weights: list[tuple[np.ndarray, str]]
-
-    @staticmethod
-    def random(n: int, k: int, *weights: tuple[str, int]) -> DenseProblem:
-        """Weights (type, rows), of sizes that differ by row, so that a scale of the wrong row shows."""
-        random = np.random.default_rng([n, k, *(rows for _, rows in weights)])
-
-        def normal(*shape: int) -> np.ndarray:
-            return random.standard_normal(shape, dtype=np.float32)
-
-        def sized(rows: int) -> np.ndarray:
-            return normal(rows, k) * np.exp(normal(rows, 1) / 2 + normal(1, k) / 2) / np.float32(np.sqrt(k))
-
-        x = normal(n, k) * np.exp(normal(n, 1) / 2 + normal(1, k) / 2)
-        return DenseProblem(x, [(quantized(sized(rows), kind), kind) for kind, rows in weights])
-
-    def solved_by(self, card: Card, is_gated: bool = False) -> list[np.ndarray]:
-        return card(x=self.x, weights=self.weights, is_gated=is_gated)
-
-    def expected(self) -> list[np.ndarray]:
-        return [rounded(self.x) @ dequantized(*weight).T for weight in self.weights]
-
-    def check(self, card: Card) -> None:
-        for found, expected, weight in zip(self.solved_by(card), self.expected(), self.weights, strict=True):
-            sizes = np.outer(np.linalg.norm(self.x, axis=1), np.linalg.norm(dequantized(*weight), axis=1))
-            assert (np.abs(found - expected) < F32_ROUNDING * sizes).all()
-
-    def check_gated(self, card: Card) -> None:
-        (found,) = self.solved_by(card, is_gated=True)
-        gate, up = self.expected()
-        expected = (gelu(gate) * up).reshape(len(found), -1, GROUP)
-        step = np.abs(expected).max(axis=2, keepdims=True) / 127
-        apart = np.abs(found.reshape(expected.shape) - expected)
-        assert (apart < 0.5001 * step).all()
-        assert apart.max() > 0
+@pytest.fixture(params=[False, True], ids=["int8", "bf16"])
+def is_bf16(request: pytest.FixtureRequest) -> bool:
+    return request.param
 
 
 @pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize(("n", "rows"), [(1, 64), (9, 70), (67, 3)])
-def test_every_type(card_dense: Card, type: str, n: int, rows: int) -> None:
-    """One token and more than a tile of them; a tile of rows, one and a bit, and less than one."""
-    DenseProblem.random(n, 512, (type, rows)).check(card_dense)
+@pytest.mark.parametrize(("n", "rows"), [(1, 64), (9, 130), (67, 3), (97, 24)])
+def test_every_type(card_dense: Card, is_bf16: bool, type: str, n: int, rows: int) -> None:
+    """One token and more than a tile of them, by less and more than half; a tile of rows, one and a bit, and less than
+    one."""
+    DenseProblem.random(n, 512, (type, rows), is_bf16=is_bf16).check(card_dense)
 
 
 @pytest.mark.parametrize("type", BLOCKS_OF_32)
 @pytest.mark.parametrize("k", [32, 96, 160, 352])
-def test_rows_at_any_even_address(card_dense: Card, type: str, k: int) -> None:
+def test_rows_at_any_even_address(card_dense: Card, is_bf16: bool, type: str, k: int) -> None:
     """Widths that are no whole number of strips, and rows that begin between two vectors of 16 bytes."""
-    DenseProblem.random(9, k, (type, 65)).check(card_dense)
+    DenseProblem.random(9, k, (type, 73), is_bf16=is_bf16).check(card_dense)
 
 
 @pytest.mark.parametrize("type", BLOCKS_OF_32)
-def test_nothing_is_read_past_the_end(card_dense: Card, type: str) -> None:
+def test_nothing_is_read_past_the_end(card_dense: Card, is_bf16: bool, type: str) -> None:
     """Rows, their scales and weights that end where the card's memory does, in the middle of a strip."""
-    DenseProblem.random(32, 160, (type, 64)).check(card_dense)
+    DenseProblem.random(32, 160, (type, 64), is_bf16=is_bf16).check(card_dense)
 
 
 @pytest.mark.parametrize("type", BLOCKS_OF_256)
-def test_an_odd_number_of_blocks(card_dense: Card, type: str) -> None:
-    DenseProblem.random(5, 768, (type, 17)).check(card_dense)
+@pytest.mark.parametrize("k", [256, 768])
+def test_an_odd_number_of_blocks(card_dense: Card, is_bf16: bool, type: str, k: int) -> None:
+    DenseProblem.random(5, k, (type, 17), is_bf16=is_bf16).check(card_dense)
 
 
-def test_queries_keys_and_values(card_dense: Card) -> None:
-    """Three products of the same rows, of types and sizes of their own."""
-    DenseProblem.random(20, 256, ("Q4_K", 96), ("Q8_0", 32), ("Q6_K", 40)).check(card_dense)
+def test_products_of_the_same_rows(card_dense: Card, is_bf16: bool) -> None:
+    """Of types and sizes of their own, more of one type than are launched together, and not side by side."""
+    weights = [("Q4_K", 130), ("Q8_0", 32), ("Q6_K", 40), ("Q4_K", 1), ("Q4_K", 64), ("Q4_K", 65), ("Q8_0", 5)]
+    DenseProblem.random(20, 256, *weights, ("Q4_K", 3), is_bf16=is_bf16).check(card_dense)
 
 
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("n", [3, 66])
-def test_gate_and_up(card_dense: Card, type: str, n: int) -> None:
+def test_gate_and_up(card_dense: Card, is_bf16: bool, type: str, n: int) -> None:
+    """Rows for the next product are of x's arithmetic, or of the other."""
     k = 384 if type in BLOCKS_OF_32 else 256  # of strips an odd number: the result overwrites the last one
-    DenseProblem.random(n, k, (type, 64), (type, 64)).check_gated(card_dense)
+    problem = DenseProblem.random(n, k, (type, 96), (type, 96), is_bf16=is_bf16)
+    problem.check_gated(card_dense, gated_is_bf16=is_bf16 == (n > 3))
 
 
 @pytest.mark.parametrize(("type", "k"), [("Q4_K", 2816), ("Q5_0", 2112)])
-def test_the_released_models_widths(card_dense: Card, type: str, k: int) -> None:
-    DenseProblem.random(3, k, (type, 8)).check(card_dense)
+def test_the_released_models_widths(card_dense: Card, is_bf16: bool, type: str, k: int) -> None:
+    DenseProblem.random(3, k, (type, 8), is_bf16=is_bf16).check(card_dense)
 
 
-def test_a_token_alone_is_the_same(card_dense: Card) -> None:
-    """Bit for bit: no sum depends on which other tokens there are."""
-    problem = DenseProblem.random(70, 256, ("Q4_K", 70), ("Q5_0", 9), ("Q6_K", 9))
+def test_a_token_alone_is_the_same(card_dense: Card, is_bf16: bool) -> None:
+    """Bit for bit, in every run: no sum depends on which other tokens there are."""
+    problem = DenseProblem.random(70, 256, ("Q4_K", 70), ("Q5_0", 9), ("Q6_K", 9), is_bf16=is_bf16)
     together = problem.solved_by(card_dense)
+    for one, again in zip(together, problem.solved_by(card_dense), strict=True):
+        np.testing.assert_array_equal(one, again)
     for token in (0, 37, 69):
         alone = replace(problem, x=problem.x[[token]]).solved_by(card_dense)
         for one, all_of_them in zip(alone, together, strict=True):
@@ -124,23 +84,36 @@ def test_a_token_alone_is_the_same(card_dense: Card) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_a_number_stays_in_its_row(card_dense: Card, value: float) -> None:
-    problem = DenseProblem.random(12, 256, ("Q4_K", 20), ("Q6_K", 20))
+def test_what_is_not_a_number_stays_in_its_row(card_dense: Card, is_bf16: bool, value: float) -> None:
+    problem = DenseProblem.random(12, 256, ("Q4_K", 20), ("Q6_K", 20), is_bf16=is_bf16)
     clean = problem.solved_by(card_dense)
     problem.x[3, 17] = value
     others = np.arange(12) != 3
     for found, before in zip(problem.solved_by(card_dense), clean, strict=True):
-        assert np.isnan(found[3]).all()
+        assert not np.isfinite(found[3]).any()
         np.testing.assert_array_equal(found[others], before[others])
 
 
-def test_bounds_of_dense_products(card_dense: Card) -> None:
+@pytest.mark.parametrize("type", TYPES)
+def test_what_bf16_weights_cost(type: str) -> None:
+    """Three roundings to eight bits, each by 2^-8 of what it rounds at most: of scale, minimum and the value."""
+    ((rows, _),) = DenseProblem.random(1, 512, (type, 40)).weights
+    _, minimum = scales_and_minima(rows, type)
+    weights = dequantized(rows, type)
+    unrounded = np.abs(weights + minimum) + np.abs(minimum)  # scale q and the minimum, which may all but cancel
+    apart = np.abs(bf16_weights(rows, type) - weights)
+    before = 2**-8 * unrounded  # of scale and minimum
+    assert (apart <= before + 2**-8 * (np.abs(weights) + before) + 1e-6 * unrounded).all()
+    assert (apart > 2**-9 * unrounded).any()
+
+
+def test_bounds_of_dense_products(card_dense: Card, is_bf16: bool) -> None:
     for n, kind in ((513, "Q4_0"), (2, "IQ4_NL")):
         with pytest.raises(RequestError, match=rf"CUDA: no kernel multiplies {kind.lower()} \[4, 32\] by {n} rows"):
-            DenseProblem.random(n, 32, (kind, 4)).solved_by(card_dense)
+            DenseProblem.random(n, 32, (kind, 4), is_bf16=is_bf16).solved_by(card_dense)
     for gate, up in ((("Q4_0", 48), ("Q4_0", 48)), (("Q4_0", 32), ("Q8_0", 32)), (("Q4_0", 32), ("Q4_0", 64))):
         with pytest.raises(RequestError, match="CUDA: no kernel multiplies a gate and up"):
-            DenseProblem.random(2, 32, gate, up).solved_by(card_dense, is_gated=True)
+            DenseProblem.random(2, 32, gate, up, is_bf16=is_bf16).solved_by(card_dense, is_gated=True)
 
 
 @pytest.mark.skipif(not cuda_unavailable(), reason="a card is there")

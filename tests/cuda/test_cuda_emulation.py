@@ -63,6 +63,12 @@ def test_what_is_queued_is_done_when_it_is_waited_for(faults: Path) -> None:
     assert found == {"result": "1", "result_too_early": "0", "source": "1", "source_changed": "2"}
 
 
+def test_a_queue_that_does_not_wait_for_another_is_too_early(faults: Path) -> None:
+    """What it finds is what fresh memory holds."""
+    assert run(faults, "result_beside").stdout == "1"
+    assert run(faults, "result_beside_too_early").stdout == "-1"
+
+
 def test_a_block_that_needs_another_gets_another_result_each_time(faults: Path) -> None:
     assert run(faults, "needs_the_block_before").stdout == "8 1 "
 

@@ -22,6 +22,12 @@ CASES = [
     ("runs_on_the_second", "yes"),
     ("runs_on_the_first", "no"),
     ("runs_on_another_make", "no"),
+    ("bf16_a100", "yes"),
+    ("bf16_rtx_3090", "no"),
+    ("bf16_rtx_4090", "no"),
+    ("bf16_h200", "yes"),
+    ("bf16_b200", "yes"),
+    ("bf16_rtx_5090", "no"),
     # What failed says so once, and not again at the next launch.
     (
         "after_a_full_gpu",
@@ -31,7 +37,8 @@ CASES = [
     ("after_a_failed_call", "launched"),
     ("order", "ggml records, wait, record, ggml waits"),
     ("order_with_another_ggml", "synchronise ggml, synchronise"),
-    ("end_of_a_stream", "synchronise, destroy"),
+    ("two_streams", "urgent, record, wait"),
+    ("end_of_a_stream", "synchronise, destroy event, destroy"),
 ]
 
 

@@ -38,6 +38,11 @@ class Problem:
         arguments = {"name": function, "n": self.n, "hidden": self.hidden, "inputs": flat}
         return card(**arguments, eps=EPS, is_bf16=is_bf16, **more)
 
+    def shared(self, name: str, shares: int) -> None:
+        """These rows come in parts."""
+        parts = np.random.default_rng(shares).normal(size=(shares, self.n, self.hidden))
+        self.inputs[name] = parts.astype(np.float32).astype(float)
+
     def rows(self, found: Arrays, name: str) -> np.ndarray:
         return found[name].reshape(self.n, -1)
 
@@ -75,21 +80,23 @@ def test_norm(card_rows, n: int, hidden: int, is_bf16: bool) -> None:
 @pytest.mark.parametrize(("n", "hidden"), SHAPES)
 def test_a_decoder_pass_begins(card_rows, n: int, hidden: int, is_bf16: bool) -> None:
     problem = Problem(n, hidden, ["embedded", "soft"], ["next_norm"])
+    problem.shared("soft", 2)
     found = problem.solved_by(card_rows, "begin_decoder", is_bf16)
-    residual = rms(problem.inputs["embedded"] + problem.inputs["soft"])
+    residual = rms(problem.inputs["embedded"] + problem.inputs["soft"].sum(axis=0))
     check_rows(problem.rows(found, "residual"), residual)
     check_products(found, "next", rms(residual) * problem.inputs["next_norm"], is_bf16)
 
 
 @pytest.mark.parametrize("is_bf16", [False, True])
-@pytest.mark.parametrize("x", ["x", "residual"])
+@pytest.mark.parametrize(("x", "shares"), [("x", 1), ("residual", 3)])
 @pytest.mark.parametrize(("n", "hidden"), SHAPES)
-def test_the_end_of_attention(card_rows, n: int, hidden: int, x: str, is_bf16: bool) -> None:
+def test_the_end_of_attention(card_rows, n: int, hidden: int, x: str, shares: int, is_bf16: bool) -> None:
     weights = ["post_norm", "router_scale", "dense_norm", "expert_norm"]
-    problem = Problem(n, hidden, [x, "attention"], weights)
+    problem = Problem(n, hidden, [x], weights)
+    problem.shared("attention", shares)
     given = problem.inputs
     found = problem.solved_by(card_rows, "end_attention", is_bf16)
-    residual = given[x] + rms(given["attention"]) * given["post_norm"]
+    residual = given[x] + rms(given["attention"].sum(axis=0)) * given["post_norm"]
     check_rows(problem.rows(found, "residual"), residual)
     check_rows(problem.rows(found, "router_rows"), rms(residual) * given["router_scale"] / np.sqrt(hidden))
     check_products(found, "dense", rms(residual) * given["dense_norm"], is_bf16)
@@ -112,10 +119,11 @@ def end_of_layer(n: int, hidden: int, used: int) -> Problem:
 @pytest.mark.parametrize(("n", "hidden"), SHAPES)
 def test_the_end_of_a_layer(card_rows, n: int, hidden: int, used: int, is_bf16: bool) -> None:
     problem = end_of_layer(n, hidden, used)
+    problem.shared("dense", used)
     given = problem.inputs
     found = problem.solved_by(card_rows, "end_layer", is_bf16, used=used, scale=0.625)
     moe = np.einsum("nk,nkh->nh", given["weights"], given["products"].reshape(n, used, hidden))
-    ffn = rms(given["dense"]) * given["dense_norm"] + rms(moe) * given["expert_norm"]
+    ffn = rms(given["dense"].sum(axis=0)) * given["dense_norm"] + rms(moe) * given["expert_norm"]
     residual = (given["residual"] + rms(ffn) * given["ffn_norm"]) * 0.625
     check_rows(problem.rows(found, "residual"), residual)
     check_products(found, "next", rms(residual) * given["next_norm"], is_bf16)

@@ -11,7 +11,7 @@ from problems import Problem, rows_of
 
 from dgemma import RequestError
 
-TYPES = ["Q6_K", "Q8_0", "Q4_K", "BF16", "F16", "F32"]
+TYPES = ["Q6_K", "Q5_K", "Q4_K", "Q3_K", "IQ4_XS", "IQ4_NL", "Q8_0", "BF16", "F16", "F32"]
 
 
 def problem(vocab: int, type: str, n_cols: int, n: int = 5, **fields: Any) -> Problem:

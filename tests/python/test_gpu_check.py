@@ -39,21 +39,40 @@ BENCH: Found = {
     "peak_resident_bytes": None,
 }
 ROW = {"name": "short", "type": "f32", "exact": True, "rms": 1e-4, "bound": 1e-3, "largest": 2e-3, "finite": True}
-ROW |= {"own_experts": False, "cpu_rms": 1e-6, "apart": 1.1e-4, "cpu_bytes": {}}
+ROW |= {"asked": "ggml", "layers": "ggml", "cpu_rms": 1e-6, "apart": 1.1e-4, "cpu_bytes": {}}
 LAYER: Found = {
     "gate_up": "Q4_K",
     "down": "Q5_0",
+    "is_bf16": False,
     "bytes": 459_000_000,
     "ours": [0.5, 0.4, 0.6],
     "ggml": [1.0, 1.0, 1.0],
     "kernels": {"gate_up_tile": [0.25]},
     "distance": 0.01,
 }
+PRODUCT: Found = {
+    "name": "down",
+    "types": "Q5_0",
+    "bytes": 4_000_000,
+    "operations": 3e9,
+    "ggml": [0.02, 0.02, 0.02],
+    "int8": [0.01, 0.01, 0.02],
+    "bf16": [0.004, 0.005, 0.006],
+    "int8_distance": 0.01,
+    "bf16_distance": 0.002,
+}
+OWN: Found = {
+    "card_layers": "own",
+    "step_ms": {"ggml": {"first": 11.0, "sharp": 10.0}, "own": {"first": 8.0, "sharp": 7.5}},
+    "encode_tokens_per_second": {"ggml": {"1024": 5000.0}, "own": {"1024": 6000.0}},
+    "parts_ms": {"ggml": {"experts": 4.0, "other": 4.0}, "own": {"experts": 7.0, "other": 0.25}},
+}
 FOUND: dict[str, Found] = {  # what each section finds where all is well
     "kernels": {"run": 3, "failed": [], "status": 0},
     "parity": {"cases": [ROW]},
     "answers": {"seeds": 4, "steps": 40, "equal_steps": 39, "first": {"argmax": 1.0, "canvas": 0.95}},
     "experts": {"layers": [LAYER]},
+    "products": {"products": [PRODUCT]},
     "full_size": {"bytes": 16_800_000_000, "seconds": 20.0},
     "memory": {
         "n_ctx": 8192,
@@ -63,26 +82,31 @@ FOUND: dict[str, Found] = {  # what each section finds where all is well
         "allocated": {"CUDA0": {"weights": 16_791_000_000, "kv": 429_000_000}},
     },
     "bench": BENCH,
-    "step": {"card": "H100", "predicted": {"experts": {"floor": 1.0, "expected": 8.0}}, **step.measured(BENCH)},
-    "own_experts": {
-        "card_experts": "own",
-        "step_ms": {"ggml": {"first": 11.0, "sharp": 10.0}, "own": {"first": 8.0, "sharp": 7.5}},
-        "encode_tokens_per_second": {"ggml": {"1024": 5000.0}, "own": {"1024": 6000.0}},
-        "experts_ms": {"ggml": 6.0, "own": 3.0},
+    "own_layers": OWN,
+    "step": {
+        "card": "H100",
+        "layers": {
+            whose: dict(times, predicted={"experts": {"floor": 1.0, "expected": 8.0}})
+            for whose, times in step.measured({"bench": BENCH, "own_layers": OWN}).items()
+        },
     },
     "checkers": {"memcheck": "clean", "racecheck": "unfinished, clean so far", "synccheck": "absent"},
 }
 WRONG: dict[str, tuple[Found, str]] = {
     "kernels": ({"run": 3, "failed": ["test[card]"], "status": 1}, "1 kernels' tests differ"),
-    "parity": ({"cases": [dict(ROW, rms=2e-3)]}, "not the reference's in short (F32)"),
+    "parity": ({"cases": [ROW, dict(ROW, rms=2e-3)]}, "not the reference's in short (F32)"),
     "answers": (
         {"seeds": 4, "steps": 40, "equal_steps": 9, "first": {"argmax": 1.0, "canvas": 0.25}},
         "only 25 % of the first step's decisions",
     ),
-    "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0"),
+    "experts": ({"layers": [dict(LAYER, distance=float("nan"))]}, "farther apart than 0.05: Q4_K, Q5_0, 8 bits"),
+    "products": (
+        {"products": [PRODUCT, dict(PRODUCT, bf16_distance=float("nan"))]},
+        "our dense products and ggml's are farther apart than 0.05: down (Q5_0) in BF16",
+    ),
     "memory": (dict(FOUND["memory"], driver_bytes=18_100_000_000), "takes 18.10 GB of the card, more than 18.0"),
     "bench": (dict(BENCH, limits_of="CPU"), "not all layers lay on the card"),
-    "own_experts": (dict(FOUND["own_experts"], card_experts="ggml"), "our kernels did not compute the experts"),
+    "own_layers": (dict(OWN, card_layers="ggml"), "our kernels did not compute the layers"),
     "checkers": (dict(FOUND["checkers"], racecheck="errors"), "racecheck did not pass"),
 }
 BY_NAME = {section.name: section for section in SECTIONS}
@@ -98,10 +122,11 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "gpu-check.json").read_text()) == report
     text = (tmp_path / "gpu-check.md").read_text()
     assert text == markdown(report)
-    assert "10 of 10 sections ran; nothing is wrong." in text
+    assert "11 of 11 sections ran; nothing is wrong." in text
     for row in (
         "| short | F32 | exact | 1.0e-04 | 1.0e-03 | 1.0e-06 | 1.1e-04 | 2.0e-03 | nothing |",
-        "| Q4_K, Q5_0 | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
+        "| down | Q5_0 | 4.0 | 0.0200 | 150 | 0.0100 | 300 | 0.0100 | 0.0050 | 600 | 0.0020 |",
+        "| Q4_K, Q5_0, 8 bits | 459 | 0.500 | 918 | 1.000 | 459 | 0.0100 |",
         "| CUDA0 | kv | 0.430 | 0.429 |",
         "rose by 17.900 GB (at most 18.0), +0.679 beside the 17.221 planned",
         "| experts | 4.00 | 500 | 25 % | 100000 | 150 % |",
@@ -110,7 +135,9 @@ def test_a_report_in_which_all_is_well(tmp_path: Path) -> None:
         "| other | 4.00 | | |",
         "add up to 80 % of the step's wall time",
         "| a step, sharp, ms | 10.00 | 7.50 | 75 % |",
-        "| router and experts of a sharp step, ms | 6.00 | 3.00 | 50 % |",
+        "| experts, ms | 4.00 | 7.00 | 175 % |",
+        "| part, the layers ours | measured, ms | floor | expected |",
+        "| experts | 7.00 | 1.00 | 8.00 |",
         "- synccheck: absent",
     ):
         assert row in text, row
@@ -163,7 +190,9 @@ def test_tests_that_end_pytest_are_no_proof(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "change", [{"finite": False}, {"rms": float("inf")}, {"cpu_bytes": {"kv": 4096}}], ids=["nan", "far", "on the CPU"]
+    "change",
+    [{"finite": False}, {"rms": float("inf")}, {"cpu_bytes": {"kv": 4096}}, {"asked": "own"}],
+    ids=["nan", "far", "on the CPU", "by ggml's kernels"],
 )
 def test_parity_fails(change: dict[str, Any]) -> None:
     assert parity_problem({"cases": [ROW, {**ROW, **change}]})

@@ -45,8 +45,9 @@ def test_parity_sees_a_row_in_the_place_of_another(found: Found) -> None:
 
 
 def test_a_value_that_is_no_number_fails() -> None:
-    row = {"finite": True, "rms": parity.median_row(np.full((1, 2, 3), np.nan)), "bound": 1.0, "cpu_bytes": {}}
-    assert parity.failed(row)
+    row = {"finite": True, "rms": 0.5, "bound": 1.0, "cpu_bytes": {}, "asked": "ggml", "layers": "ggml"}
+    assert not parity.failed(row)
+    assert parity.failed({**row, "rms": parity.median_row(np.full((1, 2, 3), np.nan))})
 
 
 def test_answers_on_the_cpu(tmp_path: Path) -> None:
@@ -92,10 +93,12 @@ def test_memory_and_times_and_the_step(tmp_path: Path, small: Path, monkeypatch:
     monkeypatch.setattr(step, "device", lambda: {"name": "NVIDIA H100 80GB HBM3"})
     found = step.step(tmp_path)
     assert found["card"] is not None
-    assert set(found["predicted"]) & set(found["parts"])
+    assert found["layers"].keys() == {"ggml"}  # ours are not there
+    times = found["layers"]["ggml"]
+    assert set(times["predicted"]) & set(times["parts"])
     assert any("a step, sharp rows" in line for line in step.step_lines(found))
     monkeypatch.setattr(step, "device", lambda: {"name": "a card of tomorrow"})
-    assert step.step_lines(step.step(tmp_path))[-3] == "There is no prediction for this card."
+    assert step.step_lines(step.step(tmp_path))[0] == "There is no prediction for this card."
 
 
 @pytest.mark.parametrize(

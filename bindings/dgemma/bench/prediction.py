@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .passing import Passing, step_passing
+from .passing import Passing
+from .step_passing import step_passing
 from .work import Work, step_work
 
 if TYPE_CHECKING:
@@ -43,17 +44,25 @@ CARDS = {
     )
 }
 
-# int8 operations a clock and multiprocessor. What bounds these kernels is not the tensor cores but the instructions
-# around them, of which all four cards issue four a clock and multiprocessor, so one figure serves them all.
-#
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations a clock and multiprocessor of products with quantised weights. What bounds these kernels is not the
+    tensor cores but the instructions around them, of which all of these cards issue four a clock and multiprocessor,
+    so one figure serves them all."""
+
+    dense: float
+    experts: float
+
+
 # ggml's products with 256 columns: llama-bench of Llama 3 8B (7.0 G weights in its layers) at a microbatch of 256,
 # llama.cpp's pull requests 7860 and 8062. RTX 3090, Q6_K: 3459 tokens/s, so 48 Top/s, 347; RTX 4090, Q4_K: 8555, 370.
-DENSE_RATE = 350.0
-# ggml's products by expert: what is left of Gemma 4 26B-A4B, the same layers in the same types, at a microbatch of 256
-# on an RTX 3090 (2661 tokens/s, pull request 22298: 96.2 ms), when the other parts are taken off at the rates here.
-EXPERT_RATE = 75.0
-# Our kernels for experts: 217 M warp instructions a layer in their machine code, issued at 63 % of the rate (assumed).
-OWN_EXPERT_RATE = 280.0
+# By expert: what is left of Gemma 4 26B-A4B, the same layers in the same types, at a microbatch of 256 on an RTX 3090
+# (2661 tokens/s, pull request 22298: 96.2 ms), when the other parts are taken off at the rates here.
+GGML = Rates(dense=350.0, experts=75.0)
+# Our kernels of 8 bits: the instructions of their loops in sm_90's machine code, issued at 63 % of the rate (assumed).
+# Dense, Q4_K: 411 for 16 rows, 32 tokens and 128 columns. Experts: 202 M a layer of the released model.
+OWN = Rates(dense=800.0, experts=300.0)
 MATRIX_SHARE = 0.5  # of the f16 and f32 rates: assumed
 COPY_SHARE = 0.9  # of the copy rate: assumed
 LAUNCH_SECONDS = 2e-6  # between two kernels of a CUDA graph, one draining and one filling the card: assumed
@@ -71,14 +80,14 @@ class Part:
     bound: str
 
 
-def predict_step(info: GgufInfo, n_past: int, card: Card, *, own_experts: bool = False) -> dict[str, Part]:
+def predict_step(info: GgufInfo, n_past: int, card: Card, *, own_layers: bool = False) -> dict[str, Part]:
     """By part, for rows that are sure of their tokens, which most are after the first steps."""
     work = step_work(info, n_past) | {"self_conditioning": _sharp_rows(info)}
-    passing = step_passing(info, own_experts=own_experts)
+    passing = step_passing(info, own_layers=own_layers)
     assert work.keys() == passing.keys(), (work.keys(), passing.keys())
-    expert_rate = OWN_EXPERT_RATE if own_experts else EXPERT_RATE
+    rates = OWN if own_layers else GGML
     return {
-        name: _part(work[name], passing[name], card, expert_rate if name == "experts" else DENSE_RATE)
+        name: _part(work[name], passing[name], card, rates.experts if name == "experts" else rates.dense)
         for name in passing
     }
 

@@ -533,10 +533,20 @@ struct DenseJob {
     const float* x;                    // [n, k]
     std::vector<DenseMatrix> weights;  // where is_gated: gate and up
     bool is_gated;
+    bool is_bf16;        // x is rounded to BF16, not to 8 bits
+    bool gated_is_bf16;  // and so is what is_gated makes
 };
 /// As the CUDA kernels compute them: [n, rows] of each of the weights, or the one gelu(gate x) * (up x) as the next
-/// product takes it, of 8 bits. RequestError outside the kernels' bounds; BackendError where they cannot run.
+/// product takes it. RequestError outside the kernels' bounds; BackendError where they cannot run.
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job);
+
+struct DenseTimes {
+    std::string device;
+    std::vector<double> ggml, int8, bf16;  // milliseconds for all of the products, of a few batches
+    double int8_distance, bf16_distance;   // |ours - ggml's| / |ggml's|, of the first
+};
+/// By ggml and by our kernels in both kinds of rows, whichever the job names. BackendError without a card.
+DenseTimes time_dense(const DenseJob& job, int n_runs);
 
 /// One of the functions between a layer's products (cuda/layer_rows.h), from and to the host's memory.
 struct LayerRowsJob {

@@ -21,6 +21,10 @@ bool runs_on(ggml_backend_t backend);
 /// that the kernels run on.
 bool would_run_on(const std::string& device);
 
+/// Whether the tensor cores of a backend's card multiply BF16 with F32 sums at their full rate, as those for data
+/// centres do (A100, H100, H200, B200); GeForce cards do so at a half. The backend is one that our kernels run on.
+bool has_fast_bf16(ggml_backend_t backend);
+
 /// Selects the card whose memory `pointer` is, for this thread. BackendError where it is no card's.
 void use_card_of(const void* pointer);
 
@@ -32,7 +36,8 @@ void release(void* memory) noexcept;
 /// A queue of work on the current card; kernels and copies in it run one after the other.
 class Stream {
   public:
-    Stream();
+    /// Where blocks of several queues wait for a multiprocessor, an urgent one's go first.
+    explicit Stream(bool is_urgent = false);
     /// Returns when all work in the queue is done.
     ~Stream();
     Stream(const Stream&) = delete;
@@ -43,11 +48,14 @@ class Stream {
     void copy(void* to, const void* from, size_t n_bytes) const;
     /// Every byte becomes `value`.
     void fill(void* memory, int value, size_t n_bytes) const;
+    /// What is queued from here on begins when all that `other` was given so far is done.
+    void after(const Stream& other) const;
     /// Returns when all work in the queue is done. BackendError if some of it failed.
     void wait() const;
 
   private:
     void* handle_ = nullptr;
+    void* event_ = nullptr;  // marks a place in the queue
 };
 
 /// n values of the card's memory.

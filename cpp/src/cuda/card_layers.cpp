@@ -14,8 +14,6 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr Arithmetic kArithmetic = Arithmetic::kInt8;  // the only one that the products have yet
-
 ExpertShape shape_of(const Hparams& h) {
     return {static_cast<int>(h.experts), static_cast<int>(h.experts_used), static_cast<int>(h.hidden),
             static_cast<int>(h.expert_ffn)};
@@ -49,6 +47,16 @@ Rope rope_of(const Model& model, bool sliding, bool with_factors) {
     return {};
 }
 
+uint64_t layers_bytes(const Model& model, int64_t n, Arithmetic arithmetic) {
+    const auto turns = [&](bool sliding) {
+        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), n);
+    };
+    return LayerMemory::n_bytes(model, arithmetic, n) + turns(true) + turns(false) +
+           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(n), arithmetic);
+}
+
+Arithmetic arithmetic_of(ggml_backend_t card) { return has_fast_bf16(card) ? Arithmetic::kBf16 : Arithmetic::kInt8; }
+
 class CardLayers final : public OwnLayers {
   public:
     CardLayers(const Model& model, const KvCache& cache, ggml_backend_t card, int64_t most_tokens)
@@ -56,14 +64,16 @@ class CardLayers final : public OwnLayers {
           h_(model.hparams()),
           cache_(cache),
           device_(device_name(card)),
-          n_bytes_(card_layers_bytes(model, most_tokens)) {
+          n_bytes_(layers_bytes(model, most_tokens, arithmetic_of(card))) {
+        const Arithmetic arithmetic = arithmetic_of(card);
         use_card_of(w_.head->data);
-        memory_.emplace(model, kArithmetic, most_tokens);
-        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), kArithmetic);
+        memory_.emplace(model, arithmetic, most_tokens);
+        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), arithmetic);
         sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
         full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
         order_.emplace(card);
-        stream_.emplace();
+        stream_.emplace(/*is_urgent=*/true);
+        beside_.emplace();
     }
 
     void begin(const OwnPass& pass) override {
@@ -77,8 +87,8 @@ class CardLayers final : public OwnLayers {
         } else {
             norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
                       *stream_);
-            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n);
-            begin_decoder(pass.rows, memory_->product.data(), norm, h_.rms_eps, memory_->residual.data(),
+            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n, *stream_);
+            begin_decoder(pass.rows, {memory_->product.data(), 1}, norm, h_.rms_eps, memory_->residual.data(),
                           memory_->next.get(), n, hidden(), *stream_);
             end_part(pass, "embedding");
         }
@@ -89,15 +99,17 @@ class CardLayers final : public OwnLayers {
     void go_on(const OwnPass& pass, size_t i) override {
         enter();
         finish_attention(pass, i);
+        // The dense network and the experts read the same residual: beside the router's small kernels there is room.
+        beside_->after(*stream_);
         route(pass, i);
         const LayerWeights& w = w_.layers[i];
-        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass));
-        end_part(pass, "dense_ffn");
+        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass), *beside_);
+        if (pass.ended) end_dense(pass);
         finish_experts(pass, i);
         if (i + 1 < w_.layers.size()) {
             project(pass, i + 1);
         } else if (pass.pass == Pass::kDecoder) {
-            multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass));
+            multiply({{weight_of(w_.head), pass.logits}}, memory_->next, w_.head->ne[0], tokens(pass), *stream_);
             end_part(pass, "head");
         }
         order_->before_ggml(*stream_);
@@ -120,9 +132,15 @@ class CardLayers final : public OwnLayers {
         pass.ended(part);
     }
 
-    void multiply(const std::vector<DenseProduct>& products, const CardRows& rows, int64_t k, int n) const {
-        multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), n, static_cast<int>(k),
-                       *stream_);
+    /// Parts are timed one after the other.
+    void end_dense(const OwnPass& pass) const {
+        stream_->after(*beside_);
+        end_part(pass, "dense_ffn");
+    }
+
+    static void multiply(const std::vector<DenseProduct>& products, const CardRows& rows, int64_t k, int n,
+                         const Stream& stream) {
+        multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), n, static_cast<int>(k), stream);
     }
 
     /// What layer i's attention reads: queries, and keys and values in the cache.
@@ -133,7 +151,7 @@ class CardLayers final : public OwnLayers {
         if (w.attn_v != nullptr) products.push_back({weight_of(w.attn_v), v});
         const bool is_last_write = pass.pass == Pass::kEncoder && i + 1 == w_.layers.size();
         if (!is_last_write) products.push_back({weight_of(w.attn_q), pass.q});
-        multiply(products, memory_->next, h_.hidden, tokens(pass));
+        multiply(products, memory_->next, h_.hidden, tokens(pass), *stream_);
 
         const LayerHparams& layer = h_.layers[i];
         const KvCache::Layer& cache = cache_.layer(i);
@@ -152,13 +170,19 @@ class CardLayers final : public OwnLayers {
         const auto width = static_cast<int>(w.attn_output->ne[0]);
         const int n = tokens(pass);
         round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
-        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n);
+        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n, *stream_);
         const bool is_first = i == 0 && pass.pass == Pass::kEncoder;
-        end_attention(
-            {is_first ? pass.rows : memory_->residual.data(), memory_->product.data(), values(w.post_attention_norm),
-             values(w.router_scale), values(w.ffn_norm), values(w.pre_ffw_norm_2), memory_->residual.data(),
-             memory_->router_rows.data(), memory_->dense.get(), memory_->experts.get()},
-            h_.rms_eps, n, hidden(), *stream_);
+        end_attention({is_first ? pass.rows : memory_->residual.data(),
+                       {memory_->product.data(), 1},
+                       values(w.post_attention_norm),
+                       values(w.router_scale),
+                       values(w.ffn_norm),
+                       values(w.pre_ffw_norm_2),
+                       memory_->residual.data(),
+                       memory_->router_rows.data(),
+                       memory_->dense.get(),
+                       memory_->experts.get()},
+                      h_.rms_eps, n, hidden(), *stream_);
         end_part(pass, "attention");
     }
 
@@ -171,22 +195,30 @@ class CardLayers final : public OwnLayers {
     }
 
     /// product = down (gelu(gate x) * (up x)), x the rows in `dense`.
-    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n) const {
-        multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(),
-                       *stream_);
-        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n);
+    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n,
+                      const Stream& stream) const {
+        multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(), stream);
+        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n, stream);
     }
 
     void finish_experts(const OwnPass& pass, size_t i) const {
         const LayerWeights& w = w_.layers[i];
         experts_->multiply(experts_of(w.gate_up_exps), experts_of(w.down_exps), tokens(pass), memory_->experts.get(),
                            *stream_);
+        stream_->after(*beside_);
         const bool is_last = i + 1 == w_.layers.size();
         const ggml_tensor* next_norm = is_last ? w_.output_norm : w_.layers[i + 1].attn_norm;
-        end_layer({memory_->product.data(), experts_->products(), experts_->routes().weights, values(w.post_ffw_norm_1),
-                   values(w.post_ffw_norm_2), values(w.post_ffw_norm), values(next_norm),
-                   static_cast<int>(h_.experts_used), pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
-                   memory_->residual.data(), memory_->next.get()},
+        end_layer({{memory_->product.data(), 1},
+                   experts_->products(),
+                   experts_->routes().weights,
+                   values(w.post_ffw_norm_1),
+                   values(w.post_ffw_norm_2),
+                   values(w.post_ffw_norm),
+                   values(next_norm),
+                   static_cast<int>(h_.experts_used),
+                   pass.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
+                   memory_->residual.data(),
+                   memory_->next.get()},
                   h_.rms_eps, tokens(pass), hidden(), *stream_);
         end_part(pass, "experts");
     }
@@ -196,11 +228,11 @@ class CardLayers final : public OwnLayers {
     const KvCache& cache_;
     std::string device_;
     uint64_t n_bytes_;
-    std::optional<LayerMemory> memory_;  // these six once the card is selected
+    std::optional<LayerMemory> memory_;  // these seven once the card is selected
     std::optional<CardExperts> experts_;
     std::optional<CardTurns> sliding_turns_, full_turns_;
     std::optional<GgmlOrder> order_;
-    std::optional<Stream> stream_;  // the last: done with the memory above before it is freed
+    std::optional<Stream> beside_, stream_;  // the last: done with the memory above before it is freed
 };
 
 /// Empty where our kernels multiply by all of these weights.
@@ -247,11 +279,8 @@ std::string why_no_card_layers(const Model& model, const std::string& device, in
 }
 
 uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
-    const auto turns = [&](bool sliding) {
-        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), max_tokens);
-    };
-    return LayerMemory::n_bytes(model, kArithmetic, max_tokens) + turns(true) + turns(false) +
-           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(max_tokens), kArithmetic);
+    // Which card it is shows when it is started, and BF16 takes more.
+    return layers_bytes(model, max_tokens, Arithmetic::kBf16);
 }
 
 std::unique_ptr<OwnLayers> make_card_layers(const Model& model, const Devices& devices, const KvCache& cache,

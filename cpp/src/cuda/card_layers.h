@@ -15,7 +15,7 @@ namespace dgemma::cuda {
 /// its name; otherwise what stands against it.
 std::string why_no_card_layers(const Model& model, const std::string& device, int64_t max_tokens);
 
-/// What they take on the card beside the weights.
+/// What they take on a card beside the weights at most.
 uint64_t card_layers_bytes(const Model& model, int64_t max_tokens);
 
 /// On the head's card, which holds everything. BackendError where the kernels have no code for it, or memory is short.

@@ -11,7 +11,7 @@
 //     sum_rows            [hidden / 256, canvas] blocks
 //     spread_slab, multiply_slab for each slab, then write_flat; only where a row is flat
 // Every result is the same in every run: no sum depends on the order in which blocks finish.
-// Bounds: those of the sampler; embedding types F32, F16, BF16, Q8_0, Q4_K, Q6_K; a row of it is a whole number of
+// Bounds: those of the sampler; the embedding of a type in embedding_types.cuh; a row of it is a whole number of
 // blocks.
 #pragma once
 

@@ -1,7 +1,8 @@
 // Products of dense weights [rows, k] and the rows x [n, k] of a canvas, on the card: out [n, rows] = x weights^T.
 //
-// One launch for each product, of [n / 64, rows / 64] blocks (dense_tile.cuh). A block goes through all of k in order
-// and no sum is shared, so every result is the same in every run and does not depend on which other rows there are.
+// x is of 8 bits or of BF16: blocks multiply 64 rows of weights by 64 of x (dense_tile.cuh), or 128 by 64
+// (dense_bf16_tile.cuh). No two blocks share a sum and each is made in a fixed order, so every result is the same in
+// every run and does not depend on which other rows there are. With BF16, weights are rounded to BF16 too.
 // Bounds: 1 <= n <= 512, k a multiple of 32 and of the values of the type's block, any number of weight rows up to
 // 64 * 65535.
 #pragma once
@@ -32,12 +33,12 @@ struct DenseProduct {
     float* out;  // [n, weight.rows]
 };
 
-/// `count` products of the same rows x [n, k], such as queries, keys and values. RequestError outside the bounds, or
-/// where x is not of 8 bits.
+/// `count` products of the same rows x [n, k], such as queries, keys and values: one launch for up to four of them by
+/// weights of one type. RequestError outside the bounds.
 void multiply_dense(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream);
 
-/// gated [n, ffn] = gelu(gate x) * (up x), straight to rows for the next product. Gate and up are of one type and of
-/// ffn rows each, a multiple of 32. RequestError as above.
+/// gated [n, ffn] = gelu(gate x) * (up x), straight to rows for the next product, in their arithmetic. Gate and up are
+/// of one type and of ffn rows each, a multiple of 32. RequestError as above.
 void multiply_gated(const DenseWeight& gate, const DenseWeight& up, const ProductRows& x, const ProductRows& gated,
                     int n, int k, const Stream& stream);
 

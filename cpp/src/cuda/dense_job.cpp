@@ -1,4 +1,7 @@
 // The dense products from and to the host's memory, for comparing them with plain arithmetic.
+#include <cstring>
+
+#include "cuda/card_rows.h"
 #include "cuda/dense.h"
 #include "cuda/host_copies.h"
 #include "dgemma/dgemma.h"
@@ -11,37 +14,35 @@ using namespace cuda;
 
 size_t size(int64_t n) { return static_cast<size_t>(n); }
 
-/// Rows of 8 bits on the card.
-class CardRows {
-  public:
-    CardRows(int n, int k) : values_(size(n) * size(k)), scales_(values_.size() / kGroupValues) {}
-
-    ProductRows rows() const { return {Arithmetic::kInt8, reinterpret_cast<uint8_t*>(values_.data()), scales_.data()}; }
-
-    /// What they stand for, in order.
-    std::vector<float> values() const {
-        const std::vector<int8_t> q = downloaded(values_.data(), values_.size());
-        const std::vector<GroupScale> scales = downloaded(scales_.data(), scales_.size());
-        std::vector<float> x(q.size());
-        for (size_t i = 0; i < x.size(); ++i) {
-            const size_t group = i / kGroupValues, v = i % kGroupValues;
-            const size_t place = v / 4 % 4 * 8 + v / 16 * 4 + v % 4;
-            x[i] = scales[group].d * static_cast<float>(q[group * kGroupValues + place]);
+/// What rows on the card stand for, in order.
+std::vector<float> values_of(const ProductRows& rows, int n, int k) {
+    std::vector<float> x(size(n) * size(k));
+    const std::vector<uint8_t> bytes =
+        downloaded(rows.values, x.size() * static_cast<size_t>(value_bytes(rows.arithmetic)));
+    const bool is_int8 = rows.arithmetic == Arithmetic::kInt8;
+    std::vector<GroupScale> scales;
+    if (is_int8) scales = downloaded(rows.scales, x.size() / kGroupValues);
+    for (size_t i = 0; i < x.size(); ++i) {
+        const size_t group = i / kGroupValues, v = i % kGroupValues;
+        const size_t place = group * kGroupValues + v / 4 % 4 * 8 + v / 16 * 4 + v % 4;
+        if (is_int8) {
+            x[i] = scales[group].d * static_cast<float>(static_cast<int8_t>(bytes[place]));
+        } else {
+            uint16_t bits;
+            std::memcpy(&bits, &bytes[2 * place], sizeof bits);
+            x[i] = ggml_bf16_to_fp32({bits});
         }
-        return x;
     }
-
-  private:
-    DeviceArray<int8_t> values_;
-    DeviceArray<GroupScale> scales_;
-};
+    return x;
+}
 
 }  // namespace
 
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job) {
     if (const std::string why = cuda_unavailable(); !why.empty()) throw BackendError(why);
     const auto x = uploaded<float>(job.x, size(job.n) * size(job.k));
-    const CardRows rows(job.n, job.k);
+    const Arithmetic arithmetic = job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8;
+    const CardRows rows(arithmetic, job.n, job.k);
     std::vector<DeviceArray<uint8_t>> weights;
     std::vector<DeviceArray<float>> outs;
     std::vector<DenseProduct> products;
@@ -54,14 +55,14 @@ std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job) {
              outs.back().data()});
     }
     const cuda::Stream stream;  // ends before what it works on
-    round_rows(x.data(), job.n, job.k, rows.rows(), stream);
+    round_rows(x.data(), job.n, job.k, rows.get(), stream);
     if (job.is_gated) {
-        const CardRows gated(job.n, job.weights.at(0).rows);
-        multiply_gated(products.at(0).weight, products.at(1).weight, rows.rows(), gated.rows(), job.n, job.k, stream);
+        const CardRows gated(job.gated_is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8, job.n, job.weights.at(0).rows);
+        multiply_gated(products.at(0).weight, products.at(1).weight, rows.get(), gated.get(), job.n, job.k, stream);
         stream.wait();
-        return {gated.values()};
+        return {values_of(gated.get(), job.n, job.weights[0].rows)};
     }
-    multiply_dense(products.data(), static_cast<int>(products.size()), rows.rows(), job.n, job.k, stream);
+    multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), job.n, job.k, stream);
     stream.wait();
     std::vector<std::vector<float>> results;
     for (const auto& out : outs) results.push_back(downloaded(out.data(), out.size()));

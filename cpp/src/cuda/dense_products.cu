@@ -1,21 +1,13 @@
-#include <string>
-
 #include "cuda/dense_tile.cuh"
 #include "cuda/gelu.cuh"
 #include "cuda/row_group.cuh"
-#include "cuda/with_groups.cuh"
-#include "dgemma/dgemma.h"
+#include "cuda/with_strips.cuh"
 
 namespace dgemma::cuda {
 namespace {
 
 constexpr int kGatedRows = kTileRows / 2;
 static_assert(kGatedRows == kGroupValues, "a block of gated_tile fills one group of the gated rows");
-
-__device__ TileTokens tile_tokens(const ProductRows& x, int n, int k) {
-    const int first = static_cast<int>(blockIdx.x) * kTileTokens, left = n - first;
-    return {x, first, left < kTileTokens ? left : kTileTokens, k};
-}
 
 /// The tile's rows of one weight; the last one again where there are no more.
 struct RowsFrom {
@@ -41,19 +33,20 @@ struct GatedRowsFrom {
 
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
-    dense_tile(DenseWeight weight, float* out, ProductRows x, int n, int k) {
+    dense_tile(DenseBatch batch, ProductRows x, int n, int k) {
     __shared__ DenseStages<Groups> stages;
-    const int first = static_cast<int>(blockIdx.y) * kTileRows;
+    const BatchTile tile = batch_tile(batch, kTileRows);
+    const DenseWeight& weight = tile.product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
     DenseSums sums{};
-    multiply_strips<Groups>(RowsFrom{weight, first}, tokens, stages, sums);
+    multiply_strips<Groups>(RowsFrom{weight, tile.first}, tokens, stages, sums);
     const DensePlace at;
 #pragma unroll
     for (int i = 0; i < kTokenMmas * 4; ++i) {
-        const int row = first + at.sixteen * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
+        const int row = tile.first + at.sixteen * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
         const int token = at.share * kTokensOfWarp + i / 4 * kTokensOfMma + 2 * at.t + i % 2;
         if (token >= tokens.count || row >= weight.rows) continue;
-        out[static_cast<int64_t>(tokens.first + token) * weight.rows + row] = sums[i / 4][i % 4];
+        tile.product.out[static_cast<int64_t>(tokens.first + token) * weight.rows + row] = sums[i / 4][i % 4];
     }
 }
 
@@ -65,12 +58,12 @@ union GatedMemory {
 
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
-    gated_tile(DenseWeight gate, DenseWeight up, ProductRows x, ProductRows gated, int n, int k) {
+    gated_tile(DenseGate weights, ProductRows x, int n, int k) {
     __shared__ GatedMemory<Groups> memory;
     const int first = static_cast<int>(blockIdx.y) * kGatedRows;
     const TileTokens tokens = tile_tokens(x, n, k);
     DenseSums sums{};
-    multiply_strips<Groups>(GatedRowsFrom{gate, up, first}, tokens, memory.stages, sums);
+    multiply_strips<Groups>(GatedRowsFrom{weights.gate, weights.up, first}, tokens, memory.stages, sums);
     __syncthreads();  // the last strip is read
     const DensePlace at;
 #pragma unroll
@@ -80,29 +73,9 @@ __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     }
     __syncthreads();
     for (int token = at.warp; token < tokens.count; token += kWarps) {
-        const int64_t place = static_cast<int64_t>(tokens.first + token) * gate.rows + first;
-        store_group(memory.gated[token][at.lane], gated, place / kGroupValues);
+        const int64_t place = static_cast<int64_t>(tokens.first + token) * weights.gate.rows + first;
+        store_group(memory.gated[token][at.lane], weights.gated, place / kGroupValues);
     }
-}
-
-/// launch(groups) for weights of this type; false where there is none.
-template <typename Launch>
-bool with_strips(ggml_type type, Launch launch) {
-    if (type == GGML_TYPE_Q6_K) return launch(Q6_KGroups()), true;
-    return with_groups(type, launch);
-}
-
-int tiles(int n, int size) { return (n + size - 1) / size; }
-
-void check(const DenseWeight& weight, const ProductRows& x, int n, int k) {
-    const std::string product = std::string("CUDA: no kernel multiplies ") + ggml_type_name(weight.type) + " [" +
-                                std::to_string(weight.rows) + ", " + std::to_string(k) + "] by " + std::to_string(n) +
-                                " rows";
-    if (x.arithmetic != Arithmetic::kInt8) throw RequestError(product + " of 16 bits");
-    const bool is_whole = k >= kGroupValues && k % kGroupValues == 0 && k % ggml_blck_size(weight.type) == 0;
-    const bool fits = weight.rows >= 1 && tiles(weight.rows, kTileRows) <= UINT16_MAX;
-    if (!has_dense_product(weight.type) || n < 1 || n > kMaxDenseRows || !is_whole || !fits)
-        throw RequestError(product);
 }
 
 }  // namespace
@@ -111,28 +84,16 @@ bool has_dense_product(ggml_type type) {
     return with_strips(type, [](auto /*groups*/) {});
 }
 
-void multiply_dense(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
-    for (int i = 0; i < count; ++i) check(products[i].weight, x, n, k);
-    for (int i = 0; i < count; ++i) {
-        const DenseWeight& weight = products[i].weight;
-        with_strips(weight.type, [&](auto groups) {
-            launch(dense_tile<decltype(groups)>, grid(tiles(n, kTileTokens), tiles(weight.rows, kTileRows)), kThreads,
-                   stream, weight, products[i].out, x, n, k);
-        });
-    }
+void launch_int8(const DenseBatch& batch, int n_tiles, const ProductRows& x, int n, int k, const Stream& stream) {
+    with_strips(batch.products[0].weight.type, [&](auto groups) {
+        launch(dense_tile<decltype(groups)>, grid(tiles(n, kTileTokens), n_tiles), kThreads, stream, batch, x, n, k);
+    });
 }
 
-void multiply_gated(const DenseWeight& gate, const DenseWeight& up, const ProductRows& x, const ProductRows& gated,
-                    int n, int k, const Stream& stream) {
-    check(gate, x, n, k);
-    check(up, x, n, k);
-    if (gate.type != up.type || gate.rows != up.rows || gate.rows % kGatedRows != 0) {
-        throw RequestError("CUDA: no kernel multiplies a gate and up of " + std::to_string(gate.rows) + " and " +
-                           std::to_string(up.rows) + " rows, or of different types");
-    }
-    with_strips(gate.type, [&](auto groups) {
-        launch(gated_tile<decltype(groups)>, grid(tiles(n, kTileTokens), gate.rows / kGatedRows), kThreads, stream,
-               gate, up, x, gated, n, k);
+void launch_int8(const DenseGate& gate, const ProductRows& x, int n, int k, const Stream& stream) {
+    with_strips(gate.gate.type, [&](auto groups) {
+        launch(gated_tile<decltype(groups)>, grid(tiles(n, kTileTokens), gate.gate.rows / kGatedRows), kThreads, stream,
+               gate, x, n, k);
     });
 }
 

@@ -5,12 +5,12 @@
 // unpacks serves four products of the tensor cores. Sums stay in registers over all of the columns.
 #pragma once
 
-#include "cuda/dense.h"
+#include "cuda/dense_tokens.cuh"
 #include "cuda/dense_weights.cuh"
 
 namespace dgemma::cuda {
 
-constexpr int kTileRows = 64, kTileTokens = 64, kTokensOfMma = 8;
+constexpr int kTileRows = kInt8TileRows;
 constexpr int kTokenShares = kWarps / (kTileRows / kRowsOfMma), kTokensOfWarp = kTileTokens / kTokenShares;
 constexpr int kTokenMmas = kTokensOfWarp / kTokensOfMma;
 
@@ -22,9 +22,6 @@ struct DenseStage {
     alignas(16) GroupScale scales[kStripGroups][kTileTokens];
 };
 
-/// Where a group of a token's values lies: in four neighbours' rows at four places, so in banks of their own.
-__device__ inline int turned(int group, int token) { return group ^ token % kStripGroups; }
-
 /// Of a warp's rows; as many as put the two groups that a thread writes into banks of their own.
 using StripScales = RowScale[kStripGroups][kRowsOfMma + 4];
 
@@ -32,12 +29,6 @@ template <typename Groups>
 struct DenseStages {
     DenseStage<Groups> of[2];
     StripScales scales[kWarps];
-};
-
-/// The rows that a tile multiplies weights by.
-struct TileTokens {
-    ProductRows rows;
-    int first, count, k;
 };
 
 using DenseSums = float[kTokenMmas][4];

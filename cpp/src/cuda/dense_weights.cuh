@@ -11,6 +11,10 @@ namespace dgemma::cuda {
 
 constexpr int kStripValues = 128, kStripGroups = kStripValues / kGroupValues;
 
+/// Where a group of a token's values lies in its strip: in four neighbours' rows at four places, so in banks of their
+/// own.
+__device__ inline int turned(int group, int token) { return group ^ token % kStripGroups; }
+
 /// The type's blocks are groups.
 template <typename Groups>
 struct GroupStrip {
@@ -48,7 +52,7 @@ struct HalfBlock : GroupStrip<Groups> {
     static constexpr bool kAligned = true, kIsHalf = true;
     static constexpr int kFours = 64, kVectors = (kHead + kFours) / kVectorBytes;
 
-    static __device__ int begin(int i) { return i / 2 * Groups::kBytes; }
+    static __device__ int begin(int i) { return (i >> 1) * Groups::kBytes; }
     static __device__ int source(int vector, int half) {
         return vector * kVectorBytes + (vector * kVectorBytes < kHead ? 0 : half * kFours);
     }
@@ -88,7 +92,7 @@ struct Strip<Q6_KGroups> {
     static constexpr int kBlocks = 2;
     static constexpr int kLow = 5, kHigh = 3, kVectors = kLow + kHigh + 2;
 
-    static __device__ int begin(int i) { return i / 2 * Q6_KGroups::kBytes; }
+    static __device__ int begin(int i) { return (i >> 1) * Q6_KGroups::kBytes; }
     static __device__ int source(int vector, int half) {
         const int bytes = vector * kVectorBytes;
         if (vector < kLow) return bytes + half * 64;
@@ -106,11 +110,13 @@ struct Strip<Q6_KGroups> {
     }
     /// Of a group's first 16 values, and in place of a minimum of its second 16.
     static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
-        const uint8_t *rest = strip + kAtRest, *at = rest + half * 8 + pair * 4;
+        scales[0] = scale(strip, 2 * pair, half);
+        scales[1] = scale(strip, 2 * pair + 1, half);
+    }
+    static __device__ RowScale scale(const uint8_t* strip, int group, int half) {
+        const uint8_t *rest = strip + kAtRest, *at = rest + half * 8 + group * 2;
         const float d = load_half(rest + 16) * 0.25f;
-        const auto scale = [&](int i) { return d * static_cast<float>(static_cast<int8_t>(at[i])); };
-        scales[0] = {scale(0), scale(1)};
-        scales[1] = {scale(2), scale(3)};
+        return {d * static_cast<float>(static_cast<int8_t>(at[0])), d * static_cast<float>(static_cast<int8_t>(at[1]))};
     }
     static __device__ void add(const uint2 (&rows)[2], const RowScale (&row_scales)[2], uint2 values, float4 scales,
                                float (&sums)[4]) {

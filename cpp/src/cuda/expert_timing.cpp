@@ -1,14 +1,8 @@
 // One layer's experts, timed: our kernels beside ggml's graph of them, on the same weights in the same memory.
 #include <ggml.h>
 
-#include <chrono>
-#include <cmath>
-#include <cstring>
-#include <functional>
-
 #include "cuda/card_experts.h"
-#include "dgemma/dgemma.h"
-#include "model/devices.h"
+#include "cuda/timing.h"
 #include "support/types.h"
 
 namespace dgemma {
@@ -17,7 +11,6 @@ namespace {
 using namespace cuda;
 
 constexpr size_t kMostTensors = 128;
-constexpr int kBatches = 5;  // each as many runs as asked for; one batch before them is not timed
 
 /// What graph/experts.cpp builds where the experts are on a card, from the router's logits on.
 class Layer {
@@ -101,47 +94,14 @@ class Layer {
     BufferPtr buffer_;
 };
 
-/// Milliseconds a run, of each batch.
-std::vector<double> time_runs(int n, const std::function<void()>& queue, const std::function<void()>& wait) {
-    std::vector<double> times;
-    for (int batch = 0; batch <= kBatches; ++batch) {
-        const auto begin = std::chrono::steady_clock::now();
-        for (int i = 0; i < n; ++i) queue();
-        wait();
-        const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - begin;
-        if (batch > 0) times.push_back(taken.count() / n);
-    }
-    return times;
-}
-
-/// |a - b| / |b|
-double distance(const float* a, const std::vector<float>& b) {
-    double error = 0, length = 0;
-    for (size_t i = 0; i < b.size(); ++i) {
-        error += std::pow(static_cast<double>(a[i]) - b[i], 2);
-        length += std::pow(static_cast<double>(b[i]), 2);
-    }
-    return std::sqrt(error / length);
-}
-
 }  // namespace
 
 ExpertTimes time_experts(const ExpertJob& job, int n_runs) {
-    if (const std::string why = cuda_unavailable(); !why.empty()) throw BackendError(why);
     const ExpertShape shape{job.n_experts, job.n_used, job.hidden, job.ffn};
     check_fits(shape, job.n_tokens, weight_type(job.gate_up_type), weight_type(job.down_type));
-    Devices devices(/*n_threads=*/1, /*should_stop=*/nullptr, /*data=*/nullptr);
-    if (devices.cpu_index() > 0) devices.start(0);
-    ggml_backend_t backend = devices.get(0);
-    if (!runs_on(backend)) throw BackendError(device_name(backend) + " is not a card that our kernels run on");
-    const Layer layer(job, backend);
-    ExpertTimes times{device_name(backend), {}, {}, {}, 0};
-    const auto compute = [&] {
-        if (ggml_backend_graph_compute_async(backend, layer.graph()) != GGML_STATUS_SUCCESS) {
-            throw BackendError("ggml could not compute one layer's experts");
-        }
-    };
-    times.ggml = time_runs(n_runs, compute, [&] { ggml_backend_synchronize(backend); });
+    const FirstCard card;
+    const Layer layer(job, card.backend());
+    ExpertTimes times{card.name(), {}, card.time(layer.graph(), n_runs), {}, 0};
     use_card_of(layer.x());
     const CardExperts experts(shape, job.n_tokens, job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8);
     const DeviceArray<float> sums(static_cast<size_t>(job.n_tokens) * static_cast<size_t>(job.hidden));

@@ -13,8 +13,6 @@ struct alignas(8) RowScale {
     float scale, minimum;
 };
 
-__device__ inline unsigned load_u32(const uint8_t* at) { return *reinterpret_cast<const unsigned*>(at); }
-
 /// At an even address.
 __device__ inline unsigned load_u32_by_halves(const uint8_t* at) {
     return load_u16(at) | static_cast<unsigned>(load_u16(at + 2)) << 16;

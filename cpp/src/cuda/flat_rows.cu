@@ -12,10 +12,14 @@ namespace wmma = nvcuda::wmma;
 using Bf16 = __nv_bfloat16;
 
 constexpr int kSlabChunks = kSlab / kChunk;
-constexpr int kDepth = 32;        // tokens that a block holds in shared memory at a time
-constexpr int kSide = 16;         // of the tensor cores' matrices
-constexpr int kBlocksAtOnce = 2;  // on a multiprocessor: 256 rows make 88 blocks, an RTX 3090 has 82 of those
-constexpr int kPad = 8;           // spreads rows over the banks; 16 bytes, so that rows stay aligned
+constexpr int kDepth = 32;  // tokens that a block holds in shared memory at a time
+constexpr int kSide = 16;   // of the tensor cores' matrices
+// Blocks on a multiprocessor: 256 rows make 88, an RTX 3090 has 82 of those. Q5_K's values ask for too many registers.
+template <typename Reader>
+constexpr int kBlocksAtOnce = 2;
+template <>
+constexpr int kBlocksAtOnce<Q5_KRows> = 1;
+constexpr int kPad = 8;  // spreads rows over the banks; 16 bytes, so that rows stay aligned
 // Eight warps share a tile of 128 x 64 as four by two of 32 x 32, each two by two matrices.
 constexpr int kWarpSide = 32, kWarpColumns = kTileColumns / kWarpSide, kPerSide = kWarpSide / kSide;
 static_assert(kTileRows / kWarpSide * kWarpColumns == kWarps);
@@ -120,7 +124,7 @@ __device__ void multiply_tiles(const Tiles& tiles, int row, int column, Sums (&s
 
 /// sums [flat rows, hidden] += the slab's probabilities times its rows of the embedding; written anew by slab 0.
 template <typename Reader>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<Reader>)
     multiply_slab(const Bf16* spread, int slab, int n_vocab, Embedding embedding, const int32_t* n_flat, float* sums) {
     __shared__ Tiles tiles[2];  // the one is filled while the other is multiplied
     const int first_row = static_cast<int>(blockIdx.y) * kTileRows;

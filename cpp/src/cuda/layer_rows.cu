@@ -40,6 +40,19 @@ __device__ Row<kValues> loaded(const float* x, int hidden) {
     return row;
 }
 
+/// This block's row of the sums.
+template <int kValues>
+__device__ Row<kValues> loaded(const SharedSums& sums, int hidden) {
+    const int64_t n_values = static_cast<int64_t>(gridDim.x) * hidden;
+    const float* part = sums.parts + static_cast<int64_t>(blockIdx.x) * hidden;
+    auto row = loaded<kValues>(part, hidden);
+    for (int share = 1; share < sums.shares; ++share) {
+        part += n_values;
+        for_columns<kValues>(hidden, [&](int i, int column) { row.values[i] += part[column]; });
+    }
+    return row;
+}
+
 template <int kValues>
 __device__ void store(const Row<kValues>& row, float* to, int hidden) {
     for_columns<kValues>(hidden, [&](int i, int column) { to[column] = row.values[i]; });
@@ -65,11 +78,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kValues>
-__global__ void __launch_bounds__(kThreads) begin_row(const float* embedded, const float* soft, const float* next_norm,
-                                                      float eps, float* residual, ProductRows next, int hidden) {
+__global__ void __launch_bounds__(kThreads, 1) begin_row(const float* embedded, SharedSums soft, const float* next_norm,
+                                                         float eps, float* residual, ProductRows next, int hidden) {
     const int64_t at = row_of_block(hidden);
-    auto row = loaded<kValues>(embedded + at, hidden);
-    for_columns<kValues>(hidden, [&](int i, int column) { row.values[i] += soft[at + column]; });
+    auto row = loaded<kValues>(soft, hidden);
+    for_columns<kValues>(hidden, [&](int i, int column) { row.values[i] += embedded[at + column]; });
     const float inverse = inverse_rms(row, eps, hidden);
     for_columns<kValues>(hidden, [&](int i, int) { row.values[i] *= inverse; });
     store(row, residual + at, hidden);
@@ -79,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) begin_row(const float* embedded, con
 template <int kValues>
 __global__ void __launch_bounds__(kThreads, 1) end_attention_row(AfterAttention a, float eps, int hidden) {
     const int64_t at = row_of_block(hidden);
-    const auto attention = loaded<kValues>(a.attention + at, hidden);
+    const auto attention = loaded<kValues>(a.attention, hidden);
     auto residual = loaded<kValues>(a.x + at, hidden);
     const float of_attention = inverse_rms(attention, eps, hidden);
     for_columns<kValues>(hidden, [&](int i, int column) {
@@ -111,7 +124,7 @@ __device__ Row<kValues> mixed(const AfterExperts& a, int hidden) {
 template <int kValues>
 __global__ void __launch_bounds__(kThreads, 1) end_layer_row(AfterExperts a, float eps, int hidden) {
     const int64_t at = row_of_block(hidden);
-    auto ffn = loaded<kValues>(a.dense + at, hidden);
+    auto ffn = loaded<kValues>(a.dense, hidden);
     const auto moe = mixed<kValues>(a, hidden);
     const float of_dense = inverse_rms(ffn, eps, hidden), of_moe = inverse_rms(moe, eps, hidden);
     for_columns<kValues>(hidden, [&](int i, int column) {
@@ -143,7 +156,7 @@ void norm_rows(const float* x, const float* weight, float eps, const ProductRows
     launch_rows(norm_row<kFewValues>, norm_row<kMostValues>, n, hidden, stream, x, weight, eps, rows);
 }
 
-void begin_decoder(const float* embedded, const float* soft, const float* next_norm, float eps, float* residual,
+void begin_decoder(const float* embedded, const SharedSums& soft, const float* next_norm, float eps, float* residual,
                    const ProductRows& next, int n, int hidden, const Stream& stream) {
     launch_rows(begin_row<kFewValues>, begin_row<kMostValues>, n, hidden, stream, embedded, soft, next_norm, eps,
                 residual, next);

@@ -19,11 +19,12 @@ void norm_rows(const float* x, const float* weight, float eps, const ProductRows
                const Stream& stream);
 
 /// A decoder pass begins: residual = rms(embedded + soft) without a weight; next = rms(residual) * next_norm.
-void begin_decoder(const float* embedded, const float* soft, const float* next_norm, float eps, float* residual,
+void begin_decoder(const float* embedded, const SharedSums& soft, const float* next_norm, float eps, float* residual,
                    const ProductRows& next, int n, int hidden, const Stream& stream);
 
 struct AfterAttention {
-    const float *x, *attention;  // rows; x may be `residual` itself
+    const float* x;  // rows, which may be `residual` itself
+    SharedSums attention;
     const float *post_norm, *router_scale, *dense_norm, *expert_norm;
     float *residual, *router_rows;
     ProductRows dense, experts;
@@ -39,7 +40,7 @@ void multiply_router(const float* router, const float* rows, float* logits, int 
                      const Stream& stream);
 
 struct AfterExperts {
-    const float* dense;     // rows: what the dense feed-forward network made
+    SharedSums dense;       // what the dense feed-forward network made
     const float* products;  // [n * used, hidden]: the chosen experts' rows
     const float* weights;   // [n, used]
     const float *dense_norm, *expert_norm, *ffn_norm, *next_norm;

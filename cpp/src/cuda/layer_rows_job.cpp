@@ -26,6 +26,13 @@ class Arrays {
     }
     float* rows(const std::string& name) { return given(name, size(job_.n) * size(job_.hidden)); }
     float* weight(const std::string& name) { return given(name, size(job_.hidden)); }
+    /// As many shares as were given.
+    SharedSums shared_sums(const std::string& name) {
+        const size_t n = size(job_.n) * size(job_.hidden),
+                     all = job_.inputs.count(name) > 0 ? job_.inputs.at(name).size() : 0;
+        if (all == 0 || all % n != 0) throw RequestError(name + " has another size");
+        return {given(name, all), static_cast<int>(all / n)};
+    }
     float* made(const std::string& name, size_t n) { return floats_.try_emplace(name, n).first->second.data(); }
     float* made_rows(const std::string& name) { return made(name, size(job_.n) * size(job_.hidden)); }
 
@@ -66,7 +73,7 @@ void run_end_attention(const LayerRowsJob& job, Arrays& arrays) {
     // Without an x of its own, the residual is read and written.
     float* residual = job.inputs.count("x") > 0 ? arrays.made_rows("residual") : arrays.rows("residual");
     const float* x = job.inputs.count("x") > 0 ? arrays.rows("x") : residual;
-    end_attention({x, arrays.rows("attention"), arrays.weight("post_norm"), arrays.weight("router_scale"),
+    end_attention({x, arrays.shared_sums("attention"), arrays.weight("post_norm"), arrays.weight("router_scale"),
                    arrays.weight("dense_norm"), arrays.weight("expert_norm"), residual, arrays.made_rows("router_rows"),
                    arrays.product_rows("dense"), arrays.product_rows("experts")},
                   job.eps, job.n, job.hidden, arrays.stream());
@@ -74,7 +81,7 @@ void run_end_attention(const LayerRowsJob& job, Arrays& arrays) {
 
 void run_end_layer(const LayerRowsJob& job, Arrays& arrays) {
     const size_t n_pairs = Arrays::size(job.n) * Arrays::size(job.used);
-    end_layer({arrays.rows("dense"), arrays.given("products", n_pairs * Arrays::size(job.hidden)),
+    end_layer({arrays.shared_sums("dense"), arrays.given("products", n_pairs * Arrays::size(job.hidden)),
                arrays.given("weights", n_pairs), arrays.weight("dense_norm"), arrays.weight("expert_norm"),
                arrays.weight("ffn_norm"), arrays.weight("next_norm"), job.used, job.scale, arrays.rows("residual"),
                arrays.product_rows("next")},
@@ -87,7 +94,7 @@ void run(const LayerRowsJob& job, Arrays& arrays) {
     if (job.function == "norm_rows") {
         norm_rows(arrays.rows("x"), arrays.weight("weight"), job.eps, arrays.product_rows("rows"), n, hidden, stream);
     } else if (job.function == "begin_decoder") {
-        begin_decoder(arrays.rows("embedded"), arrays.rows("soft"), arrays.weight("next_norm"), job.eps,
+        begin_decoder(arrays.rows("embedded"), arrays.shared_sums("soft"), arrays.weight("next_norm"), job.eps,
                       arrays.made_rows("residual"), arrays.product_rows("next"), n, hidden, stream);
     } else if (job.function == "end_attention") {
         run_end_attention(job, arrays);

@@ -17,6 +17,8 @@ std::vector<std::vector<float>> run_dense_on_card(const DenseJob& /*job*/) { thr
 
 void run_heads_on_card(const HeadJob& /*job*/) { throw BackendError(cuda_unavailable()); }
 
+DenseTimes time_dense(const DenseJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
+
 ExpertTimes time_experts(const ExpertJob& /*job*/, int /*n_runs*/) { throw BackendError(cuda_unavailable()); }
 
 LayerRowsResult run_layer_rows_on_card(const LayerRowsJob& /*job*/) { throw BackendError(cuda_unavailable()); }

@@ -27,6 +27,13 @@ struct ProductRows {
     GroupScale* scales;  // [rows, k / 32] of 8-bit rows; null
 };
 
+/// Rows [n, k] of F32 in parts [shares, n, k], whose sum they are, in the shares' order: of a product whose columns
+/// were shared out among blocks, because there are too few rows of weights for all multiprocessors.
+struct SharedSums {
+    const float* parts;
+    int shares;
+};
+
 constexpr int64_t value_bytes(Arithmetic arithmetic) { return arithmetic == Arithmetic::kInt8 ? 1 : 2; }
 
 /// x: [n, k] floats. Where one is infinite or not a number, an 8-bit group's d is so, or the BF16.

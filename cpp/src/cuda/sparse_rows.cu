@@ -112,17 +112,7 @@ __global__ void __launch_bounds__(kThreads) sum_rows(KeptTokens kept, Embedding 
 }  // namespace
 
 bool has_conditioning(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_F32:
-        case GGML_TYPE_F16:
-        case GGML_TYPE_BF16:
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q4_K:
-        case GGML_TYPE_Q6_K:
-            return true;
-        default:
-            return false;
-    }
+    return with_reader(type, [](auto /*reader*/) {});
 }
 
 void count_kept(const LogitRows& rows, const ChunkStats* stats, const RowState* states, const KeptTokens& kept,

@@ -222,8 +222,9 @@ EnginePlan plan_engine(const Model& model, const Devices& devices, const EngineO
     }
     const std::string why = options.own_card_layers ? why_ggml_layers(model, options, placement, there) : "";
     if (!why.empty()) placement.notes.push_back("card_layers is \"own\", but ggml computes the layers: " + why);
-    DevicePlan shown = show(model, options, bytes, input.compute, placement, there);
-    shown.own_card_layers = options.own_card_layers && why.empty();
+    const bool own_layers = options.own_card_layers && why.empty();
+    DevicePlan shown = show(model, options, bytes, own_layers ? bytes.own_compute : input.compute, placement, there);
+    shown.own_card_layers = own_layers;
     return {std::move(placement), std::move(shown)};
 }
 

@@ -18,8 +18,9 @@ enum cudaError_t {
     cudaErrorNoKernelImageForDevice
 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 enum cudaMemcpyKind { cudaMemcpyDefault };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 struct cudaFuncAttributes {};
 struct cudaPointerAttributes {
@@ -34,6 +35,7 @@ namespace fake {
 struct Card {
     bool has_code;
     size_t free_bytes;
+    int major = 8, minor = 6;  // compute capability
 };
 inline std::vector<Card> cards;
 inline cudaError_t driver = cudaSuccess;  // what it says to whoever counts the cards
@@ -74,6 +76,11 @@ inline cudaError_t cudaSetDevice(int card) {
     fake::current = card;
     return cudaSuccess;
 }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int card) {
+    const fake::Card& asked = fake::cards[static_cast<size_t>(card)];
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? asked.major : asked.minor;
+    return cudaSuccess;
+}
 inline fake::Card& current_card() { return fake::cards[static_cast<size_t>(fake::current)]; }
 inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* /*attributes*/, void (* /*kernel*/)()) {
     return fake::result(current_card().has_code ? cudaSuccess : cudaErrorNoKernelImageForDevice);
@@ -92,10 +99,20 @@ inline cudaError_t cudaFree(void* memory) {
     ::operator delete(memory);
     return fake::call("free");
 }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
-    *stream = nullptr;
+inline cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* most) {
+    *least = 0;
+    *most = -5;
     return cudaSuccess;
 }
+inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned /*flags*/, int priority) {
+    *stream = nullptr;
+    return priority == 0 ? cudaSuccess : fake::call("urgent");
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
+    *event = reinterpret_cast<cudaEvent_t>(&fake::current);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t /*event*/) { return fake::call("destroy event"); }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) { return fake::call("synchronise"); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t /*stream*/) { return fake::call("destroy"); }
 inline cudaError_t cudaMemcpyAsync(void*, const void*, size_t, cudaMemcpyKind, cudaStream_t) {

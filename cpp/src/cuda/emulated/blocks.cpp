@@ -52,7 +52,7 @@ struct Block {
     size_t n_threads = 0;
     unsigned n_turns = 0, n_copies = 0, n_launches = 0;
     const std::function<void()>* body = nullptr;
-    std::optional<DeviceArray<unsigned char>> shared;  // what the launch asked for
+    DeviceArray<unsigned char>* shared = nullptr;  // what the launch asked for
     std::exception_ptr error;
 };
 
@@ -216,13 +216,22 @@ void check_launch(dim3 blocks, int threads, size_t n_shared) {
 void wait_for_block(Place place) { pause(State::kAtBlockBarrier, place); }
 
 void* shared_memory(size_t n_bytes) {
-    if (!block.shared || block.shared->size() != n_bytes) throw Error("shared memory that the launch did not ask for");
+    if (block.shared == nullptr || block.shared->size() != n_bytes)
+        throw Error("shared memory that the launch did not ask for");
     return block.shared->data();
 }
 
+unsigned char* dynamic_bytes() {
+    if (block.shared == nullptr) throw Error("shared memory that the launch did not ask for");
+    return block.shared->data();
+}
+
+size_t most_shared() { return kMostShared; }
+
 void run_blocks(dim3 blocks, int threads, size_t n_shared, const std::function<void()>& body) {
-    block.shared.reset();
-    if (n_shared > 0) block.shared.emplace(n_shared);
+    std::optional<DeviceArray<unsigned char>> shared;  // not longer: the card's memory may end before `block` does
+    if (n_shared > 0) shared.emplace(n_shared);
+    block.shared = shared ? &*shared : nullptr;
     block.n_threads = static_cast<size_t>(threads);
     if (block.fibers.size() < block.n_threads) block.fibers = std::vector<Fiber>(block.n_threads);
     block.body = &body;

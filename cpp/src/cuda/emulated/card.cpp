@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <deque>
 #include <map>
 #include <new>
-#include <vector>
 
 #include "cuda/ggml_order.h"
 #include "runtime.h"
@@ -22,21 +22,34 @@ size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
 /// What a stream was given and has not done. A card may begin at once or not before it is waited for; this is the
 /// latest, so that a result that is read too early is not there, and the host's memory that a copy reads has to last.
-using Queue = std::vector<std::function<void()>>;
+struct Queue {
+    std::deque<std::function<void()>> work;
+    size_t n_given = 0, n_begun = 0;
+};
 
 std::map<void*, std::pair<void*, size_t>> mappings;  // by address of the memory: what holds it
 
 Queue& queue_of(const Stream& stream) { return *static_cast<Queue*>(stream.handle()); }
 
-void finish(Queue& queue) {
-    Queue work;
-    work.swap(queue);  // what comes after a failure is not done
-    for (const auto& each : work) each();
+/// Does the first n that the queue was ever given, as far as they are not begun.
+void finish(Queue& queue, size_t n) {
+    while (queue.n_begun < n && !queue.work.empty()) {
+        const std::function<void()> next = std::move(queue.work.front());
+        queue.work.pop_front();
+        ++queue.n_begun;
+        try {
+            next();
+        } catch (...) {  // what comes after a failure is not done
+            queue.work.clear();
+            queue.n_begun = queue.n_given;
+            throw;
+        }
+    }
 }
 
 void finish_quietly(Queue& queue) noexcept {
     try {
-        finish(queue);
+        finish(queue, queue.n_given);
     } catch (...) {  // told by wait(), or by nobody, as on a card
     }
 }
@@ -49,6 +62,11 @@ std::string why_unavailable() { return ""; }
 bool would_run_on(const std::string& device) { return device == "CPU" || device.rfind("CARD", 0) == 0; }
 
 bool runs_on(ggml_backend_t backend) { return would_run_on(ggml_backend_dev_name(ggml_backend_get_device(backend))); }
+
+// By its name: the tests have cards of both kinds.
+bool has_fast_bf16(ggml_backend_t backend) {
+    return std::string(ggml_backend_dev_name(ggml_backend_get_device(backend))).find("BF16") != std::string::npos;
+}
 
 void use_card_of(const void* /*pointer*/) {}
 
@@ -73,9 +91,13 @@ void release(void* memory) noexcept {
     mappings.erase(found);
 }
 
-void give(const Stream& stream, std::function<void()> work) { queue_of(stream).push_back(std::move(work)); }
+void give(const Stream& stream, std::function<void()> work) {
+    Queue& queue = queue_of(stream);
+    queue.work.push_back(std::move(work));
+    ++queue.n_given;
+}
 
-Stream::Stream() : handle_(new Queue) {}
+Stream::Stream(bool /*is_urgent*/) : handle_(new Queue) {}
 
 Stream::~Stream() {
     Queue* queue = &queue_of(*this);
@@ -91,7 +113,12 @@ void Stream::fill(void* memory, int value, size_t n_bytes) const {
     give(*this, [=] { std::memset(memory, value, n_bytes); });
 }
 
-void Stream::wait() const { finish(queue_of(*this)); }
+void Stream::after(const Stream& other) const {
+    Queue& before = queue_of(other);
+    give(*this, [&before, n = before.n_given] { finish(before, n); });
+}
+
+void Stream::wait() const { finish(queue_of(*this), queue_of(*this).n_given); }
 
 GgmlOrder::GgmlOrder(ggml_backend_t backend) : backend_(backend), event_(nullptr) {}
 GgmlOrder::~GgmlOrder() = default;

@@ -82,6 +82,11 @@ T& dynamic_shared() {
     return *static_cast<T*>(shared_memory(sizeof(T)));
 }
 
+/// All that a launch asked for.
+unsigned char* dynamic_bytes();
+
+size_t most_shared();
+
 }  // namespace dgemma::cuda
 
 // Where they are called from is the last argument of each.

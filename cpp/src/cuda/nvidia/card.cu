@@ -77,6 +77,15 @@ bool runs_on(ggml_backend_t backend) {
     return has_code();
 }
 
+bool has_fast_bf16(ggml_backend_t backend) {
+    use_card_of_backend(backend);
+    int card = 0, major = 0, minor = 0;
+    check(cudaGetDevice(&card), "the card could not be looked up");
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card), "the card could not be looked up");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, card), "the card could not be looked up");
+    return (major == 8 && minor == 0) || major == 9 || major == 10;
+}
+
 bool would_run_on(const std::string& device) {
     const auto starts_with = [&](const char* text) { return device.rfind(text, 0) == 0; };
     return starts_with("GPU") || (starts_with("CUDA") && why_unavailable().empty());
@@ -109,14 +118,21 @@ void release(void* memory) noexcept {
     forget_error();
 }
 
-Stream::Stream() {
+Stream::Stream(bool is_urgent) {
+    int least = 0, most = 0;  // by CUDA's numbers: the most urgent is the lowest
+    check(cudaDeviceGetStreamPriorityRange(&least, &most), "a stream could not be made");
     cudaStream_t stream = nullptr;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream could not be made");
+    check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, is_urgent ? most : least),
+          "a stream could not be made");
     handle_ = stream;
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event could not be made");
+    event_ = event;
 }
 
 Stream::~Stream() {
     cudaStreamSynchronize(static_cast<cudaStream_t>(handle_));  // what failed is told by wait() alone
+    cudaEventDestroy(static_cast<cudaEvent_t>(event_));
     cudaStreamDestroy(static_cast<cudaStream_t>(handle_));
     forget_error();
 }
@@ -127,6 +143,12 @@ void Stream::copy(void* to, const void* from, size_t n_bytes) const {
 
 void Stream::fill(void* memory, int value, size_t n_bytes) const {
     check(cudaMemsetAsync(memory, value, n_bytes, static_cast<cudaStream_t>(handle_)), "memory could not be filled");
+}
+
+void Stream::after(const Stream& other) const {
+    const auto event = static_cast<cudaEvent_t>(other.event_);
+    check(cudaEventRecord(event, static_cast<cudaStream_t>(other.handle_)), "two queues could not be ordered");
+    check(cudaStreamWaitEvent(static_cast<cudaStream_t>(handle_), event, 0), "two queues could not be ordered");
 }
 
 void Stream::wait() const { check(cudaStreamSynchronize(static_cast<cudaStream_t>(handle_)), "a kernel failed"); }

@@ -44,4 +44,16 @@ __device__ T& dynamic_shared() {
     return *reinterpret_cast<T*>(dynamic_memory);
 }
 
+/// The same where the launch decides how much.
+__device__ inline unsigned char* dynamic_bytes() { return &dynamic_shared<unsigned char>(); }
+
+/// What a block can have of shared memory on the current card.
+inline size_t most_shared() {
+    int device = 0, n_bytes = 0;
+    check(cudaGetDevice(&device), "a card could not be asked for");
+    check(cudaDeviceGetAttribute(&n_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          "a card did not say how much shared memory it has");
+    return static_cast<size_t>(n_bytes);
+}
+
 }  // namespace dgemma::cuda
