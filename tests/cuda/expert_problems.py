@@ -38,8 +38,11 @@ def bf16_parts(rows: np.ndarray, kind: str) -> float:
     return float(np.sqrt(parts.mean() / (weights**2).mean()))
 
 
-def with_bf16_scales(rows: np.ndarray, kind: str) -> np.ndarray:
-    """The rows with other scales and minima, for which every weight is a BF16: a power of two times few bits."""
+def with_bf16_scales(rows: np.ndarray, kind: str, exponents: tuple[int, int]) -> np.ndarray:
+    """The rows with other scales and minima, for which every weight is a BF16: a power of two times few bits.
+
+    The blocks' scales have exponents from the first of the two to below the second.
+    """
     random = np.random.default_rng(rows.shape)
     blocks = rows.reshape(-1, GGML_QUANT_SIZES[Kind[kind]][1]).copy()
 
@@ -47,7 +50,7 @@ def with_bf16_scales(rows: np.ndarray, kind: str) -> np.ndarray:
         blocks[:, place : place + 2] = values.astype(np.float16).view(np.uint8).reshape(-1, 2)
 
     n = len(blocks)
-    scale = 2.0 ** random.integers(-9, -4, n)
+    scale = 2.0 ** random.integers(*exponents, n)
     write_halves(0, scale)
     if kind in ("Q4_1", "Q5_1"):
         write_halves(2, -scale * random.integers(0, 32, n))
@@ -106,11 +109,11 @@ class ExpertProblem:
             is_bf16=is_bf16,
         )
 
-    def with_bf16_weights(self) -> ExpertProblem:
+    def with_bf16_weights(self, exponents: tuple[int, int] = (-9, -4)) -> ExpertProblem:
         return replace(
             self,
-            gate_up=with_bf16_scales(self.gate_up, self.gate_up_type),
-            down=with_bf16_scales(self.down, self.down_type),
+            gate_up=with_bf16_scales(self.gate_up, self.gate_up_type, exponents),
+            down=with_bf16_scales(self.down, self.down_type, exponents),
         )
 
     def with_logits(self, logits: np.ndarray) -> ExpertProblem:

@@ -14,7 +14,7 @@ namespace dgemma::cuda {
 constexpr float kBytesUnit = 0x1p32f, kBytesScale = 0x1p101f, kBytesMinimum = -0x1p-32f;
 
 /// What makes bytes weights: scale and minus minimum as BF16, the scale in the low half. Both are rounded to nearest,
-/// and so is each weight: errors of 2^-9 of the scale's part, the minimum and the weight at most. Without a minimum the
+/// and so is each weight: errors of 2^-8 of the scale's part, the minimum and the weight at most. Without a minimum the
 /// bytes are signed ones plus 128, which is exact: 128 times the rounded scale is a BF16 too.
 template <bool kHasMinimum>
 __device__ unsigned bytes_scale(const RowScale& row) {

@@ -11,7 +11,11 @@ size_t size(int64_t n) { return static_cast<size_t>(n); }
 
 size_t pairs(const ExpertShape& shape, int most_tokens) { return size(most_tokens) * size(shape.used); }
 
-bool takes(ggml_type type, int columns) { return has_expert_product(type) && columns % ggml_blck_size(type) == 0; }
+/// An expert's matrix of this many rows: its bytes are counted in 32 bits.
+bool takes(ggml_type type, int rows, int columns) {
+    return has_expert_product(type) && columns % ggml_blck_size(type) == 0 &&
+           size(rows) * ggml_row_size(type, columns) < size_t{1} << 31;
+}
 
 }  // namespace
 
@@ -19,8 +23,9 @@ bool fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_typ
     const bool is_routed = shape.used >= 1 && shape.used <= kMaxUsed && shape.used <= shape.experts &&
                            shape.experts <= kMaxExperts && most_tokens >= 1 &&
                            static_cast<int64_t>(most_tokens) * shape.used / kTilePairs + kMaxExperts <= kMostTiles;
-    return is_routed && shape.hidden >= 1 && shape.hidden % kWeightRows == 0 && takes(gate_up, shape.hidden) &&
-           shape.ffn >= 1 && shape.ffn % kGroupValues == 0 && takes(down, shape.ffn);
+    return is_routed && shape.hidden >= 1 && shape.hidden % kWeightRows == 0 && shape.ffn >= 1 &&
+           shape.ffn % kGroupValues == 0 && takes(gate_up, 2 * shape.ffn, shape.hidden) &&
+           takes(down, shape.hidden, shape.ffn);
 }
 
 void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, ggml_type down) {
@@ -55,6 +60,7 @@ CardExperts::CardExperts(const ExpertShape& shape, int most_tokens, Arithmetic a
 
 std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
     const ProductRows rows = rows_.get(), gated = gated_.get();
+    const bool is_bf16 = rows.arithmetic == Arithmetic::kBf16;
     const ExpertShape shape = shape_;
     const Routes chosen = routes();
     const PairOrder pairs = order();
@@ -64,9 +70,9 @@ std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
          [=](const Stream& s) { route_tokens(shape, pass.n, pass.logits, pass.layer.expert_scale, chosen, s); }},
         {"order_pairs", [=](const Stream& s) { sort_pairs(shape, pass.n, chosen.experts, pairs, s); }},
         {"round_groups", [=](const Stream& s) { round_rows(pass.x, pass.n, shape.hidden, rows, s); }},
-        {"gate_up_tile",
+        {is_bf16 ? "gate_up_bf16" : "gate_up_tile",
          [=](const Stream& s) { multiply_gate_up(shape, pass.n, pass.layer.gate_up, pairs, rows, gated, s); }},
-        {"down_tile",
+        {is_bf16 ? "down_bf16" : "down_tile",
          [=](const Stream& s) { multiply_down(shape, pass.n, pass.layer.down, pairs, gated, products, s); }},
         {"combine_vectors",
          [=](const Stream& s) { combine_pairs(shape, pass.n, chosen.weights, products, pass.sums, s); }},

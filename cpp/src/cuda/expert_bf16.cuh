@@ -10,9 +10,12 @@ namespace dgemma::cuda {
 template <typename GroupsOfType>
 struct Bf16Product {
     using Groups = GroupsOfType;
-    // A warp takes two groups of every stage: it has less else to do for each.
+    // Twice the rows of 8 bits' and half of the shares: what a block does before and after its columns is as much, and
+    // so is what a warp does for every stage but multiply.
+    using Bytes = ShareBytes<Groups>;
+    static constexpr int kRows = 2 * kWeightRows, kShares = 2, kStages = 2;
+    using Place = ThreadPlace<kShares>;
     static constexpr int kDepth = 256, kBytes = Groups::kBytes * (kDepth / Groups::kDepth);
-    static constexpr int kShareGroups = kDepth / kGroupValues / kShares;
     static constexpr bool kAligned = Groups::kAligned;
     static constexpr int kValueBytes = 2, kValuePitch = kDepth * kValueBytes;
     static constexpr int kGroupBytes = kGroupValues * kValueBytes;
@@ -27,8 +30,7 @@ struct Bf16Product {
 
     struct ScaleCopy {
         template <typename RowOf>
-        __device__ ScaleCopy(const TileWork& /*work*/, RowOf /*row_of*/, ValueScales& /*first*/,
-                             const ThreadPlace& /*at*/) {}
+        __device__ ScaleCopy(const TileWork& /*work*/, RowOf /*row_of*/, ValueScales& /*first*/, const Place& /*at*/) {}
         __device__ void start(unsigned /*stage*/, int /*left*/) {}
     };
 
@@ -40,13 +42,12 @@ struct Bf16Product {
     /// A thread's part of every stage.
     class Part {
       public:
-        __device__ Part(const ThreadPlace& at, int /*n_pairs*/)
-            : at_(at), values_(at.g * kValuePitch + place(at.g, at.share * kShareGroups * kGroupBytes) + 16 * at.t) {}
+        __device__ Part(const Place& at, int /*n_pairs*/) : at_(at), values_(at.g * kValuePitch + 16 * at.t) {}
 
         /// block: of the lane's row.
         __device__ void store_scales(const uint8_t* block, RowScales& scales) const {
             unsigned mine[kShareGroups];
-            ShareBytes<Groups>::scales(block, at_.share, mine);
+            Bytes::scales(block, at_.share, mine);
 #pragma unroll
             for (int i = 0; i < kShareGroups; ++i) {
                 scales.of[i][at_.lane % kRowsOfEight][at_.lane / kRowsOfEight] = mine[i];
@@ -57,21 +58,24 @@ struct Bf16Product {
         template <int kEightPitch, int kOctets>
         __device__ void add(const Stage<Bf16Product>& stage, const uint8_t* blocks, const RowScales& scales, int left,
                             Accumulators<kOctets>& sums) const {
-            uint2 rows[kEights][kShareGroups];
 #pragma unroll
-            for (int r = 0; r < kEights; ++r) {
-                ShareBytes<Groups>::words(blocks + r * kEightPitch, at_.share, at_.t, rows[r]);
-            }
+            for (int two = 0; two < kShareGroups / 2; ++two) {
+                if (Bytes::kReadsAgain && two > 0) __syncwarp();  // to the compiler, memory may be another now
+                uint2 rows[kEights][2];
 #pragma unroll
-            for (int i = 0; i < kShareGroups; ++i) {
-                if (!kAligned && (at_.share * kShareGroups + i) * kGroupValues >= left) break;
-                static_assert(kRowMmas == 2, "a thread's four scales are one vector");
-                const uint4 scale = *reinterpret_cast<const uint4*>(scales.of[i][at_.g]);
-                unsigned a[kRowMmas][2][4];
-                scale_group(rows[0][i], rows[1][i], scale.x, scale.y, a[0]);
-                scale_group(rows[2][i], rows[3][i], scale.z, scale.w, a[1]);
-                const uint8_t* values = &stage.values[0][0] + (values_ ^ i * kGroupBytes);
-                multiply(a, values, sums);
+                for (int r = 0; r < kEights; ++r) {
+                    Bytes::words(blocks + r * kEightPitch, at_.share, two, at_.t, rows[r]);
+                }
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const int group = Bytes::group(at_.share, two, i);
+                    if (!kAligned && group * kGroupValues >= left) return;
+                    const uint4 scale = *reinterpret_cast<const uint4*>(scales.of[2 * two + i][at_.g]);
+                    unsigned a[kRowMmas][2][4];
+                    scale_group(rows[0][i], rows[1][i], scale.x, scale.y, a[0]);
+                    scale_group(rows[2][i], rows[3][i], scale.z, scale.w, a[1]);
+                    multiply(a, &stage.values[0][0] + values_ + place(at_.g, group * kGroupBytes), sums);
+                }
             }
         }
 
@@ -90,16 +94,11 @@ struct Bf16Product {
             }
         }
 
-        const ThreadPlace at_;
-        const int values_;  // bytes from the stage's first, of the share's first group
+        const Place at_;
+        const int values_;  // bytes from the stage's first value
     };
 
-  private:
-    // Three blocks to a multiprocessor of 228 KB, each with another of its own, and scales.
-    static constexpr int kStageBytes = kWeightRows * (kBytes + 2 * kVectorBytes) + kTilePairs * kValuePitch;
-
-  public:
-    static constexpr int kStages = 3 * kStageBytes <= (73 << 10) ? 3 : 2;
+    static_assert(kEights == 4 && kRowMmas == 2, "a thread's four scales are one vector");
 };
 
 }  // namespace dgemma::cuda

@@ -8,13 +8,15 @@ namespace dgemma::cuda {
 template <typename GroupsOfType>
 struct Int8Product {
     using Groups = GroupsOfType;
+    static constexpr int kRows = kWeightRows, kShares = 4;
+    using Place = ThreadPlace<kShares>;
     static constexpr int kDepth = Groups::kDepth, kBytes = Groups::kBytes, kGroups = kDepth / kGroupValues;
     static constexpr bool kAligned = Groups::kAligned;
     // An odd number of half rows of banks to a row of values: the eight rows that a warp reads at a time lie in banks
     // of their own.
     static constexpr int kValueBytes = 1, kValuePitch = kDepth + kGroupValues, kStages = 2;
     static constexpr bool kByOctets = false;  // a loop for each number of octets would have too many registers
-    static constexpr float kUnit = 1;  // of the sums
+    static constexpr float kUnit = 1;         // of the sums
 
     /// Where a byte of a pair's values lies in its row of them.
     static __device__ int place(int /*pair*/, int byte) { return byte; }
@@ -27,7 +29,7 @@ struct Int8Product {
     class ScaleCopy {
       public:
         template <typename RowOf>
-        __device__ ScaleCopy(const TileWork& work, RowOf row_of, ValueScales& first, const ThreadPlace& at) {
+        __device__ ScaleCopy(const TileWork& work, RowOf row_of, ValueScales& first, const Place& at) {
             const int pair = at.warp * kPairsOfWarp + at.lane / kGroups % kPairsOfWarp, group = at.lane % kGroups;
             const bool exists = at.lane < kPairsOfWarp * kGroups && pair < work.count;
             const int64_t row = exists ? row_of(pair) : 0;
@@ -55,7 +57,7 @@ struct Int8Product {
     /// A thread's part of every stage.
     class Part {
       public:
-        __device__ Part(const ThreadPlace& at, int n_pairs) : at_(at), n_pairs_(uniform(n_pairs)) {}
+        __device__ Part(const Place& at, int n_pairs) : at_(at), n_pairs_(uniform(n_pairs)) {}
 
         /// block: of the lane's row.
         __device__ void store_scales(const uint8_t* block, RowScales& scales) const {
@@ -103,7 +105,7 @@ struct Int8Product {
             }
         }
 
-        const ThreadPlace at_;
+        const Place at_;
         const int n_pairs_;
     };
 };

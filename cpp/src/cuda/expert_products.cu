@@ -9,8 +9,7 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr int kGateRows = kWeightRows / 2;
-static_assert(kGateRows == kGroupValues, "a block of gate_up_tile fills one group of the gated rows");
+constexpr int kBlocks = 2;  // on a multiprocessor, at least
 
 /// Eight rows of the gate, then the eight of up that belong to them, and so on: a thread of the tensor cores' product
 /// has the sums of both.
@@ -24,78 +23,106 @@ struct DownRows {
     __device__ int operator()(int eight) const { return first + eight * kRowsOfEight; }
 };
 
+/// What a block of a tile multiplies. eights: of rows that there are from the block's first on.
+__device__ inline TileWork tile_work(const ExpertWeights& weights, const Tile& tile, const ProductRows& values,
+                                     int eights, int k) {
+    const auto row_bytes = static_cast<unsigned>(weights.row_bytes);
+    const auto matrix_bytes = static_cast<unsigned>(weights.matrix_bytes);
+    const uint64_t first = static_cast<uint64_t>(static_cast<unsigned>(tile.expert)) * matrix_bytes;
+    return {weights.data + first, row_bytes, matrix_bytes, values, eights, tile.count, k};
+}
+
+/// The token of a pair, without a division.
+struct TokenOf {
+    const int32_t* pairs;
+    unsigned inverse;  // 2^31 / used, rounded up: exact below 2^26 pairs
+    __device__ unsigned operator()(int i) const { return __umulhi(2 * static_cast<unsigned>(pairs[i]), inverse); }
+};
+
 template <typename Product>
 __device__ void gate_and_up(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
-                            const ProductRows& values, const ProductRows& gated, TileMemory<Product>& memory) {
+                            unsigned inverse, const ProductRows& values, const ProductRows& gated,
+                            TileMemory<Product>& memory) {
+    constexpr int kGateRows = Product::kRows / 2;
+    const Tile tile = order.tiles[blockIdx.y];  // read beside the number of them: one wait, not two
     if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
-    const Tile tile = order.tiles[blockIdx.y];
     const int first = static_cast<int>(blockIdx.x) * kGateRows;
-    float sums[kRowMmas][4];
-    const auto token_of = [&](int pair) { return order.pairs[tile.first + pair] / shape.used; };
-    multiply_tile<Product>(
-        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, values, tile.count, shape.hidden},
-        GateUpRows{first, shape.ffn}, token_of, memory, sums);
-    const ThreadPlace at;
+    WholeSums<Product> sums;
+    multiply_tile<Product>(tile_work(weights, tile, values, 2 * ((shape.ffn - first) / kRowsOfEight), shape.hidden),
+                           GateUpRows{first, shape.ffn}, TokenOf{order.pairs + tile.first, inverse}, memory, sums);
+    const ThreadPlace<Product::kShares> at;
 #pragma unroll
-    for (int i = 0; i < kRowMmas * 2; ++i) {
-        const int r = i / 2, row = (at.half * kRowMmas + r) * kRowsOfEight + at.g;
-        if (at.share * kPairsOfMma >= tile.count) break;
-        const float gate = sums[r][i % 2], up = sums[r][i % 2 + 2];
-        memory.gated[at.share * kPairsOfMma + 2 * at.t + i % 2][row] = gelu(gate) * up;
+    for (int o = 0; o < kPairMmas / Product::kShares; ++o) {
+        const int pair = (o * Product::kShares + at.share) * kPairsOfMma;
+        if (pair >= tile.count) break;
+#pragma unroll
+        for (int i = 0; i < kRowMmas * 2; ++i) {
+            const int row = (at.part * kRowMmas + i / 2) * kRowsOfEight + at.g;
+            const float gate = sums[o][i / 2][i % 2], up = sums[o][i / 2][i % 2 + 2];
+            memory.gated[pair + 2 * at.t + i % 2][row] = gelu(gate) * up;
+        }
     }
     __syncthreads();
     for (int pair = at.warp; pair < tile.count; pair += kWarps) {
-        const int64_t place = tile.first + pair;
-        store_group(memory.gated[pair][at.lane], gated, (place * shape.ffn + first) / kGroupValues);
+        const int64_t group = ((tile.first + pair) * static_cast<int64_t>(shape.ffn) + first) / kGroupValues;
+#pragma unroll
+        for (int i = 0; i < kGateRows / kGroupValues; ++i) {
+            if (first + i * kGroupValues >= shape.ffn) break;
+            store_group(memory.gated[pair][i * kGroupValues + at.lane], gated, group + i);
+        }
     }
 }
 
 template <typename Product>
 __device__ void down(const ExpertShape& shape, const ExpertWeights& weights, const PairOrder& order,
                      const ProductRows& gated, float* products, TileMemory<Product>& memory) {
-    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
     const Tile tile = order.tiles[blockIdx.y];
-    const int first = static_cast<int>(blockIdx.x) * kWeightRows;
-    float sums[kRowMmas][4];
-    const auto place_of = [&](int pair) { return tile.first + pair; };
-    multiply_tile<Product>(
-        {weights.data + tile.expert * weights.matrix_bytes, weights.row_bytes, gated, tile.count, shape.ffn},
-        DownRows{first}, place_of, memory, sums);
-    const ThreadPlace at;
+    if (static_cast<int>(blockIdx.y) >= *order.n_tiles) return;
+    const int first = static_cast<int>(blockIdx.x) * Product::kRows;
+    WholeSums<Product> sums;
+    const auto place_of = [&](int pair) { return static_cast<unsigned>(tile.first + pair); };
+    multiply_tile<Product>(tile_work(weights, tile, gated, (shape.hidden - first) / kRowsOfEight, shape.ffn),
+                           DownRows{first}, place_of, memory, sums);
+    const ThreadPlace<Product::kShares> at;
+    const int row = first + at.part * kWarp + at.g;
+    if (row >= shape.hidden) return;
 #pragma unroll
-    for (int i = 0; i < kRowMmas * 4; ++i) {
-        const int row = first + (at.half * kRowMmas + i / 4) * kRowsOfMma + i % 4 / 2 * kRowsOfEight + at.g;
-        const int pair = at.share * kPairsOfMma + 2 * at.t + i % 2;
+    for (int i = 0; i < kPairMmas / Product::kShares * 2; ++i) {
+        const int pair = (i / 2 * Product::kShares + at.share) * kPairsOfMma + 2 * at.t + i % 2;
         if (pair >= tile.count) continue;
-        products[static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row] = sums[i / 4][i % 4];
+        float* to = products + static_cast<int64_t>(order.pairs[tile.first + pair]) * shape.hidden + row;
+#pragma unroll
+        for (int eight = 0; eight < kEights; ++eight) {
+            to[eight * kRowsOfEight] = sums[i / 2][eight / 2][eight % 2 * 2 + i % 2];
+        }
     }
 }
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads, 2)
-    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    gate_up_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, unsigned inverse, ProductRows values,
+                 ProductRows gated) {
     __shared__ TileMemory<Int8Product<Groups>> memory;
-    gate_and_up<Int8Product<Groups>>(shape, weights, order, values, gated, memory);
+    gate_and_up<Int8Product<Groups>>(shape, weights, order, inverse, values, gated, memory);
 }
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     down_tile(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
     __shared__ TileMemory<Int8Product<Groups>> memory;
     down<Int8Product<Groups>>(shape, weights, order, gated, products, memory);
 }
 
-constexpr int kBf16Blocks = 2;  // on a multiprocessor
-
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads, kBf16Blocks)
-    gate_up_bf16(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows values, ProductRows gated) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    gate_up_bf16(ExpertShape shape, ExpertWeights weights, PairOrder order, unsigned inverse, ProductRows values,
+                 ProductRows gated) {
     auto& memory = dynamic_shared<TileMemory<Bf16Product<Groups>>>();
-    gate_and_up<Bf16Product<Groups>>(shape, weights, order, values, gated, memory);
+    gate_and_up<Bf16Product<Groups>>(shape, weights, order, inverse, values, gated, memory);
 }
 
 template <typename Groups>
-__global__ void __launch_bounds__(kThreads, kBf16Blocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     down_bf16(ExpertShape shape, ExpertWeights weights, PairOrder order, ProductRows gated, float* products) {
     auto& memory = dynamic_shared<TileMemory<Bf16Product<Groups>>>();
     down<Bf16Product<Groups>>(shape, weights, order, gated, products, memory);
@@ -121,6 +148,11 @@ __global__ void __launch_bounds__(kThreads)
     sums[i] = sum;
 }
 
+/// Blocks of `rows` rows each, times the most tiles.
+dim3 tiles_of(int n_rows, int rows, const ExpertShape& shape, int n) {
+    return grid((n_rows + rows - 1) / rows, shape.most_tiles(n));
+}
+
 template <typename Launch>
 void launch_with_groups(ggml_type type, Launch launch) {
     if (!with_groups(type, launch)) {
@@ -136,28 +168,33 @@ bool has_expert_product(ggml_type type) {
 
 void multiply_gate_up(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                       const ProductRows& rows, const ProductRows& gated, const Stream& stream) {
-    const dim3 blocks = grid(shape.ffn / kGateRows, shape.most_tiles(n));
+    const unsigned inverse = ((1u << 31) + static_cast<unsigned>(shape.used) - 1) / static_cast<unsigned>(shape.used);
     launch_with_groups(weights.type, [&](auto groups) {
         using Groups = decltype(groups);
+        using Int8 = Int8Product<Groups>;
+        using Bf16 = Bf16Product<Groups>;
         if (rows.arithmetic == Arithmetic::kInt8) {
-            launch(gate_up_tile<Groups>, blocks, kThreads, stream, shape, weights, order, rows, gated);
+            launch(gate_up_tile<Groups>, tiles_of(2 * shape.ffn, Int8::kRows, shape, n), kThreads, stream, shape,
+                   weights, order, inverse, rows, gated);
         } else {
-            launch_shared(gate_up_bf16<Groups>, blocks, kThreads, sizeof(TileMemory<Bf16Product<Groups>>), stream,
-                          shape, weights, order, rows, gated);
+            launch_shared(gate_up_bf16<Groups>, tiles_of(2 * shape.ffn, Bf16::kRows, shape, n), kThreads,
+                          sizeof(TileMemory<Bf16>), stream, shape, weights, order, inverse, rows, gated);
         }
     });
 }
 
 void multiply_down(const ExpertShape& shape, int n, const ExpertWeights& weights, const PairOrder& order,
                    const ProductRows& gated, float* products, const Stream& stream) {
-    const dim3 blocks = grid(shape.hidden / kWeightRows, shape.most_tiles(n));
     launch_with_groups(weights.type, [&](auto groups) {
         using Groups = decltype(groups);
+        using Int8 = Int8Product<Groups>;
+        using Bf16 = Bf16Product<Groups>;
         if (gated.arithmetic == Arithmetic::kInt8) {
-            launch(down_tile<Groups>, blocks, kThreads, stream, shape, weights, order, gated, products);
+            launch(down_tile<Groups>, tiles_of(shape.hidden, Int8::kRows, shape, n), kThreads, stream, shape, weights,
+                   order, gated, products);
         } else {
-            launch_shared(down_bf16<Groups>, blocks, kThreads, sizeof(TileMemory<Bf16Product<Groups>>), stream, shape,
-                          weights, order, gated, products);
+            launch_shared(down_bf16<Groups>, tiles_of(shape.hidden, Bf16::kRows, shape, n), kThreads,
+                          sizeof(TileMemory<Bf16>), stream, shape, weights, order, gated, products);
         }
     });
 }

@@ -25,17 +25,17 @@ struct SmallScales {
     __device__ float minimum(int i) const { return static_cast<float>(minima >> 8 * i & 255u); }
 };
 
-/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block: its bytes 4 … 15 (dequantise.cuh).
-__device__ inline SmallScales load_small_scales(const uint8_t* block, int pair) {
-    const int shift = pair % 2 * 16;
+/// Groups 2 pair and 2 pair + 1 of a Q4_K or Q5_K block, pair = in_half + 2 half: its bytes 4 … 15 (dequantise.cuh).
+__device__ inline SmallScales load_small_scales(const uint8_t* block, int in_half, int half) {
+    const int shift = in_half * 16;
     const unsigned first = load_u32(block + 4) >> shift, second = load_u32(block + 8) >> shift;
-    if (pair < 2) return {first & 0x3f3fu, second & 0x3f3fu};
+    if (half == 0) return {first & 0x3f3fu, second & 0x3f3fu};
     const unsigned third = load_u32(block + 12) >> shift;
     return {(third & 0x0f0fu) | (first >> 2 & 0x3030u), (third >> 4 & 0x0f0fu) | (second >> 2 & 0x3030u)};
 }
 
 __device__ inline void load_small_scales(const uint8_t* block, int pair, RowScale (&scales)[2]) {
-    const SmallScales small = load_small_scales(block, pair);
+    const SmallScales small = load_small_scales(block, pair % 2, pair / 2);
     const float d = load_half(block), m = load_half(block + 2);
 #pragma unroll
     for (int i = 0; i < 2; ++i) scales[i] = {d * small.scale(i), m * small.minimum(i)};

@@ -2,19 +2,23 @@
 // say.
 //
 // The twin that defines it is cuda/experts_twin.cpp: what graph/experts.cpp builds, with the rows before each product
-// rounded to 8 bits as cpu/int8_rows.h does. A token's k-th expert makes the *pair* token * used + k. One launch each:
+// rounded to 8 bits as cpu/int8_rows.h does, or to BF16: both of the products' rows are one or the other
+// (product_rows.h says where which is better). A token's k-th expert makes the *pair* token * used + k. One launch
+// each:
 //     choose_experts   [n / 8] blocks: softmax, the `used` largest probabilities, renormalised, times their scales
 //     order_pairs      1 block: the pairs by expert, rising within one, and tiles of at most kTilePairs of them
-//     round_groups     [n hidden / 256] blocks: the experts' input as 8-bit rows
+//     round_groups     [n hidden / 256] blocks: the experts' input as 8-bit or BF16 rows
 //     gate_up_tile     [ffn / 32, tiles] blocks: gelu(gate x) * (up x), straight to 8-bit rows, in that order
+//     gate_up_bf16     [ffn / 64, tiles] blocks: the same of and to BF16 rows
 //     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
+//     down_bf16        [hidden / 128, tiles] blocks: the same of BF16 rows
 //     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
 // The number of tiles is known on the card only, so the two products are launched for the most there can be and the
 // rest of the blocks return at once: launches are the same from step to step. No sum depends on the order in which
 // blocks finish, so every result is the same in every run.
 // Bounds: used <= 32, used <= experts <= kMaxExperts, hidden a multiple of 64, ffn of 32, and each of the weight that
-// it is the width of: of the block of its type. Weights begin at a multiple of 16 bytes and may be read up to the next
-// such multiple after their end.
+// it is the width of: of the block of its type. An expert's matrix has less than 2^31 bytes. Weights begin at a
+// multiple of 16 bytes and may be read up to the next such multiple after their end.
 #pragma once
 
 #include <ggml.h>
@@ -28,7 +32,7 @@ namespace dgemma::cuda {
 constexpr int kMaxExperts = 256;  // a thread each
 constexpr int kMaxUsed = 32;      // a lane each
 constexpr int kTilePairs = 32;    // pairs that a block multiplies weights by
-constexpr int kWeightRows = 64;   // rows of a weight that it multiplies: of gate and up, 32 each
+constexpr int kWeightRows = 64;   // rows of a weight that it multiplies, or twice as many: of gate and up, half each
 
 struct ExpertShape {
     int experts, used, hidden, ffn;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 void __pipeline_commit();
 void __pipeline_wait_prior(unsigned n_groups);
@@ -13,12 +12,6 @@ namespace dgemma::cuda {
 using SharedAddress = char*;
 
 inline SharedAddress shared_address(void* at) { return static_cast<char*>(at); }
-
-/// The address n times kBytes behind another.
-template <unsigned kBytes>
-const uint8_t* address_at(const uint8_t* first, unsigned n) {
-    return first + static_cast<size_t>(n) * kBytes;
-}
 
 /// Error if an address is not a multiple of the size.
 void begin_copy(void* to, const void* from, size_t n_bytes);

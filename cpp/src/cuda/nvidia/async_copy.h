@@ -12,15 +12,6 @@ __device__ inline SharedAddress shared_address(const void* at) {
     return static_cast<SharedAddress>(__cvta_generic_to_shared(at));
 }
 
-/// The address n times kBytes behind another: one multiplication and addition, where the compiler would keep sums of 64
-/// bits and move their halves about.
-template <unsigned kBytes>
-__device__ inline const uint8_t* address_at(const uint8_t* first, unsigned n) {
-    uint64_t at;
-    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(n), "n"(kBytes), "l"(reinterpret_cast<uint64_t>(first)));
-    return reinterpret_cast<const uint8_t*>(at);
-}
-
 /// Begins one; both addresses are multiples of its size. __pipeline_commit() and __pipeline_wait_prior() close a group
 /// and wait for it.
 template <int kBytes>

@@ -23,8 +23,8 @@ __device__ inline unsigned fma_bf16_pair(unsigned a, unsigned b, unsigned c) {
     return result;
 }
 
-/// a times the low half of `row` plus its high half, of each of the two, rounded once. BF16's subnormal numbers are
-/// numbers like others to it.
+/// a times the low half of `row` plus its high half, of each of the two, rounded once. Subnormal numbers are
+/// numbers like others to it (PTX ISA, fma).
 __device__ inline unsigned scale_bf16_pair(unsigned a, unsigned row) {
     unsigned result;  // the halves cost nothing: the instruction takes either half of a register for both
     asm("{ .reg .b16 low, high; .reg .b32 scale, offset; mov.b32 {low, high}, %2; mov.b32 scale, {low, low}; "
