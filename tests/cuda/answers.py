@@ -163,3 +163,19 @@ def dense_times(**products: Any) -> dict[str, Any]:
     from dgemma._core import time_dense
 
     return time_dense(**products, n_runs=1)
+
+
+def passes_of(model: str, library: str, batches: tuple[int, ...]) -> list[np.ndarray]:
+    """The logits of a canvas after 530 tokens that our layers encoded in passes of at most so many each."""
+    from dgemma import Engine
+    from engine.standin_worker import RESERVE, ROOM, Cards
+
+    cards, found = Cards(library, [RESERVE + ROOM]), []
+    for n_batch in batches:
+        with Engine(model, n_ctx=600, n_threads=1, main_gpu=0, card_layers="own", n_batch=n_batch) as engine:
+            assert engine.card_layers == "own"
+            session = engine.session()
+            session.prefill(list(range(2, 502)) + list(range(2, 32)))
+            found.append(session.denoise(range(100, 100 + engine.info.canvas_length)))
+    assert cards.graphs(0) > 0
+    return found

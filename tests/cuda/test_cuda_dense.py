@@ -108,7 +108,7 @@ def test_what_bf16_weights_cost(type: str) -> None:
 
 
 def test_bounds_of_dense_products(card_dense: Card, is_bf16: bool) -> None:
-    for n, kind in ((513, "Q4_0"), (2, "IQ4_NL")):
+    for n, kind in ((8193, "Q4_0"), (2, "IQ4_NL")):
         with pytest.raises(RequestError, match=rf"CUDA: no kernel multiplies {kind.lower()} \[4, 32\] by {n} rows"):
             DenseProblem.random(n, 32, (kind, 4), is_bf16=is_bf16).solved_by(card_dense)
     for gate, up in ((("Q4_0", 48), ("Q4_0", 48)), (("Q4_0", 32), ("Q8_0", 32)), (("Q4_0", 32), ("Q4_0", 64))):

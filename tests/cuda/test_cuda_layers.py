@@ -134,3 +134,13 @@ def test_what_stands_against_them_is_said(
 def test_another_word_is_refused(model: Path) -> None:
     with pytest.raises(RequestError, match=r"^card_layers must be \"ggml\" or \"own\", not 'ours'$"):
         Engine(model, card_layers="ours")  # type: ignore[arg-type]
+
+
+def test_a_long_pass(tmp_path: Path) -> None:
+    """What a token's layers make of it does not depend on how many others there are; only attention's sums do."""
+    convert(checkpoint_for(load_case("early"), tmp_path), tmp_path / "model.gguf", type="q8_0")
+    process = Emulation()
+    arguments = {"model": str(tmp_path / "model.gguf"), "library": str(build_cards(tmp_path)), "batches": (530, 256)}
+    one, three = process.call("passes_of", **arguments)
+    process.close()
+    assert typical([one - three])[0] < 1e-3 * typical([one])[0]

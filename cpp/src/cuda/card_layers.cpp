@@ -287,6 +287,7 @@ std::string why_no_layer(const LayerWeights& w, const LayerHparams& layer, const
 
 std::string why_no_card_layers(const Model& model, const std::string& device, int64_t max_tokens) {
     if (!would_run_on(device)) return "dgemma's CUDA kernels do not run on " + device;
+    if (max_tokens > kMaxPassRows) return "passes are longer than " + std::to_string(kMaxPassRows) + " tokens";
     const ModelWeights& w = model.weights();
     std::string why = why_no_ffn(w.self_cond_gate, w.self_cond_up, w.self_cond_down);
     if (why.empty()) why = why_no_product({w.head});

@@ -12,7 +12,7 @@ namespace {
 void check(const DenseWeight& weight, int n, int k) {
     const bool is_whole = k >= kGroupValues && k % kGroupValues == 0 && k % ggml_blck_size(weight.type) == 0;
     const bool fits = weight.rows >= 1 && tiles(weight.rows, kLeastTileRows) <= UINT16_MAX;
-    if (has_dense_product(weight.type) && n >= 1 && n <= kMaxDenseRows && is_whole && fits) return;
+    if (has_dense_product(weight.type) && n >= 1 && n <= kMaxPassRows && is_whole && fits) return;
     throw RequestError(std::string("CUDA: no kernel multiplies ") + ggml_type_name(weight.type) + " [" +
                        std::to_string(weight.rows) + ", " + std::to_string(k) + "] by " + std::to_string(n) + " rows");
 }

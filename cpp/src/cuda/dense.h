@@ -3,8 +3,8 @@
 // x is of 8 bits or of BF16: blocks multiply 64 rows of weights by 64 of x (dense_tile.cuh), or 128 by 64
 // (dense_bf16_tile.cuh). No two blocks share a sum and each is made in a fixed order, so every result is the same in
 // every run and does not depend on which other rows there are. With BF16, weights are rounded to BF16 too.
-// Bounds: 1 <= n <= 512, k a multiple of 32 and of the values of the type's block, any number of weight rows up to
-// 64 * 65535.
+// Bounds: 1 <= n <= kMaxPassRows, k a multiple of 32 and of the values of the type's block, any number of weight rows
+// up to 64 * 65535.
 #pragma once
 
 #include <ggml.h>
@@ -14,8 +14,6 @@
 #include "cuda/product_rows.h"
 
 namespace dgemma::cuda {
-
-constexpr int kMaxDenseRows = 512;  // of x
 
 /// [rows, k] on the card. Begins at a multiple of 16 bytes and may be read up to the next such multiple after its end.
 struct DenseWeight {

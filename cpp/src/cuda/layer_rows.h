@@ -5,7 +5,8 @@
 
 namespace dgemma::cuda {
 
-// Rows are F32, [n, hidden] without gaps, and weights [hidden], all on the card and 16-byte aligned; n is 1 … 512.
+// Rows are F32, [n, hidden] without gaps, and weights [hidden], all on the card and 16-byte aligned; n is
+// 1 … kMaxPassRows.
 // rms(x) is x / sqrt(mean(x^2) + eps) of each row. A row depends on no other, and its bits on nothing but itself.
 
 constexpr int kMostHidden = 8192;

@@ -113,7 +113,8 @@ void run(const LayerRowsJob& job, Arrays& arrays) {
 
 LayerRowsResult run_layer_rows_on_card(const LayerRowsJob& job) {
     if (const std::string why = cuda_unavailable(); !why.empty()) throw BackendError(why);
-    if (!fits_rows(job.hidden) || job.n < 1 || job.n > 512) throw RequestError("rows outside the kernels' bounds");
+    if (!fits_rows(job.hidden) || job.n < 1 || job.n > kMaxPassRows)
+        throw RequestError("rows outside the kernels' bounds");
     if (job.experts < 1 || job.experts > kMostRouted || job.used < 1) throw RequestError("experts outside the bounds");
     Arrays arrays(job);
     run(job, arrays);

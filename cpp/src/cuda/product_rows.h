@@ -7,7 +7,8 @@
 
 namespace dgemma::cuda {
 
-constexpr int kGroupValues = 32;  // of a row, that lie together; with 8 bits they share a scale
+constexpr int kMaxPassRows = 8192;  // of a pass: as many as n_batch may ask for (session/plan.cpp)
+constexpr int kGroupValues = 32;    // of a row, that lie together; with 8 bits they share a scale
 
 /// What the tensor cores multiply. 8 bits are twice as fast there, but every group of 32 needs a dozen instructions for
 /// its scales, which is what bounds such a product. 16 bits need none: better where the tensor cores multiply BF16 with

@@ -6,6 +6,8 @@
 namespace dgemma::cuda {
 namespace {
 
+constexpr float kNoTurn = 1e-6f;  // below it the cosine rounds to 1, and the sine to the angle
+
 size_t count(const Rope& rope, int64_t n) { return static_cast<size_t>(n * rope.head_dim / 2); }
 
 std::vector<float> frequencies(const Rope& rope) {
@@ -27,7 +29,8 @@ std::vector<Turn> rope_turns(const Rope& rope, int64_t first, int64_t n) {
     for (int64_t position = first; position < first + n; ++position) {
         for (const float frequency : by_pair) {
             const float angle = static_cast<float>(position) * frequency;
-            turns.push_back({std::cos(angle), std::sin(angle)});
+            // Most of a full layer's pairs are not rotated: their frequencies are divided by 1e30.
+            turns.push_back(angle < kNoTurn ? Turn{1.0f, angle} : Turn{std::cos(angle), std::sin(angle)});
         }
     }
     return turns;
