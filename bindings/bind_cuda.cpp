@@ -143,9 +143,10 @@ nb::dict time_experts(const Logits& logits, int n_used, const Values& expert_sca
 using DenseWeights = std::vector<std::pair<Rows, std::string>>;
 
 dgemma::DenseJob dense_job(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
-                           bool gated_is_bf16) {
+                           bool gated_is_bf16, bool is_shared) {
     const size_t n = x.shape(0), k = x.shape(1);
-    dgemma::DenseJob job{static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated, is_bf16, gated_is_bf16};
+    dgemma::DenseJob job{
+        static_cast<int>(n), static_cast<int>(k), x.data(), {}, is_gated, is_bf16, gated_is_bf16, is_shared};
     for (const auto& [rows, type] : weights) {
         if (rows.shape(1) != dgemma::row_bytes(type, static_cast<int64_t>(k))) {
             throw nb::value_error("the weights are not [rows, columns of x]");
@@ -157,9 +158,9 @@ dgemma::DenseJob dense_job(const Logits& x, const DenseWeights& weights, bool is
 }
 
 nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is_gated, bool is_bf16,
-                           bool gated_is_bf16) {
+                           bool gated_is_bf16, bool is_shared) {
     const size_t n = x.shape(0);
-    const dgemma::DenseJob job = dense_job(x, weights, is_gated, is_bf16, gated_is_bf16);
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, is_bf16, gated_is_bf16, is_shared);
     std::vector<std::vector<float>> results;
     {
         const nb::gil_scoped_release release;
@@ -171,7 +172,7 @@ nb::list run_dense_on_card(const Logits& x, const DenseWeights& weights, bool is
 }
 
 nb::dict time_dense(const Logits& x, const DenseWeights& weights, bool is_gated, int n_runs) {
-    const dgemma::DenseJob job = dense_job(x, weights, is_gated, /*is_bf16=*/false, /*gated_is_bf16=*/false);
+    const dgemma::DenseJob job = dense_job(x, weights, is_gated, /*is_bf16=*/false, /*gated_is_bf16=*/false, false);
     dgemma::DenseTimes times;
     {
         const nb::gil_scoped_release release;
@@ -271,8 +272,10 @@ void init_cuda(nb::module_& m) {
         "One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few "
         "batches of n_runs, and how far apart their results are.");
     m.def("run_dense_on_card", &run_dense_on_card, "x"_a, "weights"_a, "is_gated"_a, "is_bf16"_a, "gated_is_bf16"_a,
+          "is_shared"_a = false,
           nb::sig("def run_dense_on_card(x: NDArray[numpy.float32], weights: collections.abc.Sequence[tuple["
-                  "NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool) -> "
+                  "NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool, is_shared: bool = "
+                  "False) -> "
                   "list[NDArray[numpy.float32]]"),
           "Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one "
           "gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises "

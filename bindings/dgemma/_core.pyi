@@ -431,7 +431,7 @@ def time_experts(logits: NDArray[numpy.float32], n_used: int, expert_scale: NDAr
     One layer's experts by the CUDA kernels and by ggml's graph on the first card: milliseconds a layer of a few batches of n_runs, and how far apart their results are.
     """
 
-def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool) -> list[NDArray[numpy.float32]]:
+def run_dense_on_card(x: NDArray[numpy.float32], weights: Sequence[tuple[NDArray[numpy.uint8], str]], is_gated: bool, is_bf16: bool, gated_is_bf16: bool, is_shared: bool = False) -> list[NDArray[numpy.float32]]:
     """
     Products [n, rows] of x [n, k] and each of the weights as the CUDA kernels compute them, or the one gelu(gate x) * (up x) as the next product takes it; of x and of that either 8 bits or BF16. Raises BackendError where they cannot run.
     """

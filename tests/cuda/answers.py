@@ -167,8 +167,9 @@ def dense_times(**products: Any) -> dict[str, Any]:
 
 def passes_of(model: str, library: str, batches: tuple[int, ...]) -> list[np.ndarray]:
     """The logits of a canvas after 530 tokens that our layers encoded in passes of at most so many each."""
-    from dgemma import Engine
     from engine.standin_worker import RESERVE, ROOM, Cards
+
+    from dgemma import Engine
 
     cards, found = Cards(library, [RESERVE + ROOM]), []
     for n_batch in batches:

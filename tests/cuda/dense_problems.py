@@ -81,10 +81,11 @@ class DenseProblem:
         x = normal(n, k) * np.exp(normal(n, 1) / 2 + normal(1, k) / 2)
         return DenseProblem(x, [(quantized(sized(rows), kind), kind) for kind, rows in weights], is_bf16)
 
-    def solved_by(self, card: Card, is_gated: bool = False, gated_is_bf16: bool = False) -> list[np.ndarray]:
-        return card(
-            x=self.x, weights=self.weights, is_gated=is_gated, is_bf16=self.is_bf16, gated_is_bf16=gated_is_bf16
-        )
+    def solved_by(
+        self, card: Card, is_gated: bool = False, gated_is_bf16: bool = False, is_shared: bool = False
+    ) -> list[np.ndarray]:
+        arithmetic = {"is_bf16": self.is_bf16, "gated_is_bf16": gated_is_bf16}
+        return card(x=self.x, weights=self.weights, is_gated=is_gated, **arithmetic, is_shared=is_shared)
 
     def expected(self) -> list[np.ndarray]:
         if self.is_bf16:
@@ -97,8 +98,9 @@ class DenseProblem:
         bits where a card's F32 unit rounds; one bit of one weight of 512 is a hundred times as much."""
         return 3e-6 if self.is_bf16 else 2e-7
 
-    def check(self, card: Card) -> None:
-        for found, expected, weight in zip(self.solved_by(card), self.expected(), self.weights, strict=True):
+    def check(self, card: Card, is_shared: bool = False) -> None:
+        results = self.solved_by(card, is_shared=is_shared)
+        for found, expected, weight in zip(results, self.expected(), self.weights, strict=True):
             sizes = np.outer(np.linalg.norm(self.x, axis=1), np.linalg.norm(dequantized(*weight), axis=1))
             assert (np.abs(found - expected) < self.f32_rounding * sizes).all()
 

@@ -51,6 +51,21 @@ def test_an_odd_number_of_blocks(card_dense: Card, is_bf16: bool, type: str, k: 
     DenseProblem.random(5, k, (type, 17), is_bf16=is_bf16).check(card_dense)
 
 
+@pytest.mark.parametrize(
+    ("type", "k"),
+    [("Q4_0", 2112), ("Q5_0", 2112), ("Q8_0", 2112), ("Q4_K", 1024), ("Q6_K", 4096), ("Q6_K", 2048), ("Q5_1", 96)],
+)
+def test_columns_that_are_shared_out(card_dense: Card, is_bf16: bool, type: str, k: int) -> None:
+    """By halves that are none of the whole; some have none that begin like a row."""
+    DenseProblem.random(70, k, (type, 70), is_bf16=is_bf16).check(card_dense, is_shared=True)
+
+
+def test_a_half_is_summed_apart(card_dense: Card) -> None:
+    problem = DenseProblem.random(3, 512, ("Q8_0", 40))
+    (whole,), (shared,) = (problem.solved_by(card_dense, is_shared=is_shared) for is_shared in (False, True))
+    assert (whole != shared).any()
+
+
 def test_products_of_the_same_rows(card_dense: Card, is_bf16: bool) -> None:
     """Of types and sizes of their own, more of one type than are launched together, and not side by side."""
     weights = [("Q4_K", 130), ("Q8_0", 32), ("Q6_K", 40), ("Q4_K", 1), ("Q4_K", 64), ("Q4_K", 65), ("Q8_0", 5)]

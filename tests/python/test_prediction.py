@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import predict_step as script
@@ -10,9 +11,10 @@ import pytest
 
 from dgemma._core import GgufInfo
 from dgemma._native import core
+from dgemma.bench.own_products import BF16, INT8, Launch, Tile, Tiles, product_launches
 from dgemma.bench.passing import Passing
-from dgemma.bench.prediction import CARDS, GGML, OWN, Card, predict_step
-from dgemma.bench.step_passing import step_passing
+from dgemma.bench.prediction import CARDS, DENSE_RATE, Card, predict_step
+from dgemma.bench.step_passing import step_passing, step_shapes
 from dgemma.bench.work import step_work
 from random_checkpoint import CheckpointConfig
 from released import hollow_gguf
@@ -46,7 +48,7 @@ def test_launches_of_our_layers(small: GgufInfo) -> None:
         "dense_ffn": 3 * 2,
         "router": 3 * 3,
         "experts": 3 * 3,
-        "embedding": 1 + 1 + 2 + 1,
+        "embedding": 1 + 2 + 1 + 2 + 1,
         "head": 1,
         "sampler": 3,
         "self_conditioning": 4,
@@ -113,18 +115,63 @@ def test_seconds(small: GgufInfo) -> None:
     passed = sum(step_passing(small)["head"].moved)
     assert part.bytes == weights + passed
     assert part.floor == pytest.approx(max(operations / 4e9, (weights + passed) / 1e9))
-    memory, products = (weights + passed) / 1e9 / 0.9, operations / (GGML.dense * 1e9)
+    memory, products = (weights + passed) / 1e9 / 0.9, operations / (DENSE_RATE * 1e9)
     assert part.expected == pytest.approx(max(memory, products) + 4 * 2e-6)
-    ours = predict_step(small, 10, ROUND, own_layers=True)["head"]
-    products = operations / (OWN.dense * 1e9)
-    assert ours.expected == pytest.approx(max(ours.bytes / 1e9 / 0.9, products) + 2e-6)
-    cached = Card(**{**vars(ROUND), "cache": 1e9})
+    ours = predict_step(small, 10, replace(ROUND, copy=1e15), own_layers=True)["head"]
+    (launch,) = product_launches(*step_shapes(small), INT8, 1)["head"]
+    assert ours.expected == pytest.approx(launch.seconds(1, 1e9) + 2e-6)
+    cached = replace(ROUND, cache=1e9)
     assert predict_step(small, 10, cached)["head"].bytes == weights
+
+
+def test_a_multiprocessor_computes_whole_blocks() -> None:
+    assert Launch(264, 1000).seconds(132, 1e9) == pytest.approx(2 * Launch(132, 1000).seconds(132, 1e9))
+    assert Launch(133, 1000).seconds(132, 1e9) == Launch(264, 1000).seconds(132, 1e9)
+
+
+ONE = {"q8_0": 100}  # instructions of a turn
+DENSE = Tile(64, 8, 32, ONE, 50)
+TILES = Tiles(dense=(DENSE,), gated=DENSE, experts=Tile(16, 32, 16, ONE, 70), shares=2)
+
+
+def test_blocks_and_their_instructions(small: GgufInfo) -> None:
+    """Of a layer: 16 positions are two tiles of 8. Queries, keys and values are 64, 32 and 32 rows of 64 columns, in a
+    sliding layer; eight warps take two turns each, or one where the columns are shared out."""
+    found = product_launches(*step_shapes(small), TILES, 4)
+    both, shared = 8 * (2 * 100 + 50), 8 * (1 * 100 + 50)
+    assert found["attention"][:2] == [Launch(2 * 3, both), Launch(2 * 2, shared)]
+    assert found["head"] == [Launch(2 * 8, both)]
+    gated, down = found["dense_ffn"][:2]
+    assert gated == Launch(2 * 2 * -(-SMALL.ffn // 64), both)
+    assert down.blocks == 2 * 2
+    assert found["experts"][:2] == [
+        Launch(2 * SMALL.expert_ffn / 16 * 8, 8 * (4 * 100 + 70)),
+        Launch(64 / 16 * 8, 8 * (SMALL.expert_ffn / 16 * 100 + 70)),
+    ]
+    assert len(found["experts"]) == 2 * SMALL.layers
+
+
+def test_every_type_with_a_kernel_has_its_instructions() -> None:
+    """And dense products of Q6_K."""
+    of_experts = {"q4_k", "q5_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1"}
+    for tiles in (INT8, BF16):
+        assert tiles.experts.turn.keys() == of_experts
+        for tile in (*tiles.dense, tiles.gated):
+            assert tile.turn.keys() == of_experts | {"q6_k"}
+
+
+def test_the_quicker_tile_is_taken(small: GgufInfo) -> None:
+    """The head's 512 rows by 16 tokens: 16 blocks of 64 rows in three rounds on six multiprocessors, or 32 smaller."""
+    few, many = Tile(32, 8, 32, {"q8_0": 45}, 0), Tile(64, 8, 32, {"q8_0": 100}, 0)
+    for multiprocessors, tile in ((6, few), (16, many)):
+        tiles = replace(TILES, dense=(replace(many, turn={"q8_0": 80}), few) if tile is many else (many, few))
+        (launch,) = product_launches(*step_shapes(small), tiles, multiprocessors)["head"]
+        assert launch.blocks == 2 * 512 / tile.rows
 
 
 def test_what_bounds_a_part(small: GgufInfo) -> None:
     for changed, bound in (({"copy": 1.0}, "memory"), ({"clock": 1.0}, "products"), ({"copy": 1e15}, "launches")):
-        part = predict_step(small, 10, Card(**{**vars(ROUND), **changed}))["head"]
+        part = predict_step(small, 10, replace(ROUND, **changed))["head"]
         assert part.bound == bound
 
 
@@ -160,7 +207,7 @@ def test_dense_products_as_others_measured_them(card: str, tokens_per_second: fl
     """Llama 3 8B, 6.98 G weights in its layers, microbatches of 256, Q5_K, Q6_K, Q4_K and Q5_1 (llama.cpp, pull
     requests 7860 and 8062)."""
     clocks = CARDS[card].multiprocessors * CARDS[card].clock
-    assert 2 * 6.98e9 * tokens_per_second / clocks == pytest.approx(GGML.dense, rel=0.12)
+    assert 2 * 6.98e9 * tokens_per_second / clocks == pytest.approx(DENSE_RATE, rel=0.12)
 
 
 def test_the_page_has_this_table() -> None:

@@ -39,12 +39,12 @@ class Shapes:
     def __init__(self, tensors: Mapping[str, GgufTensor], canvas: int, used: int) -> None:
         self.tensors = tensors
         self.used = used
-        self._canvas = canvas
+        self.canvas = canvas
         self.hidden = self.f32(tensors["token_embd.weight"].shape[0])
 
     def f32(self, rows: int) -> float:
         """Bytes of so many values for each position."""
-        return F32 * rows * self._canvas
+        return F32 * rows * self.canvas
 
     def rows(self, name: str) -> float:
         """Of a product with this weight."""

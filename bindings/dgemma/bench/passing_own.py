@@ -45,8 +45,8 @@ class OwnStep:
         return Passing(3, (*products, down, self._hidden, self._hidden, self._hidden, self._row))
 
     def embedding(self) -> Passing:
-        """The tokens' rows; norm_rows, the feed-forward, begin_decoder."""
-        rows, norm = Passing(1, (self._hidden,)), Passing(1, (self._hidden, self._row))
+        """The tokens' rows; two masks; norm_rows, the feed-forward, begin_decoder."""
+        rows, norm = Passing(3, (self._hidden,)), Passing(1, (self._hidden, self._row))
         return total(rows, norm, self._ffn("self_cond_"), Passing(1, (self._hidden,) * 3 + (self._row,)))
 
     def head(self) -> Passing:

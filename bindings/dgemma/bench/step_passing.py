@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 def step_passing(info: GgufInfo, *, own_layers: bool = False) -> dict[str, Passing]:
     """By part, the parts of ``step_work``. ``own_layers``: by our kernels in place of ggml's. Self-conditioning is
     that of rows which are sure of their token."""
-    canvas, used = (_number(info, key) for key in ("diffusion.canvas_length", "diffusion-gemma.expert_used_count"))
-    shapes = Shapes({tensor.name: tensor for tensor in info.tensors}, canvas, used)
+    shapes, n_layer = step_shapes(info)
     step = OwnStep(shapes) if own_layers else GgmlStep(shapes)
-    layers = range(_number(info, "diffusion-gemma.block_count"))
     parts = {"attention": step.attention, "dense_ffn": step.dense_ffn, "router": step.router, "experts": step.experts}
-    inside = {name: total(*(part(f"blk.{i}.") for i in layers)) for name, part in parts.items()}
+    inside = {name: total(*(part(f"blk.{i}.") for i in range(n_layer))) for name, part in parts.items()}
     return inside | {
         "embedding": step.embedding(),
         "head": step.head(),
@@ -30,6 +28,13 @@ def step_passing(info: GgufInfo, *, own_layers: bool = False) -> dict[str, Passi
         "sampler": Passing(3),
         "self_conditioning": Passing(4, (shapes.hidden,)),  # count_chunks, place_rows, list_chunks, sum_rows
     }
+
+
+def step_shapes(info: GgufInfo) -> tuple[Shapes, int]:
+    """And the number of layers."""
+    canvas, used = (_number(info, key) for key in ("diffusion.canvas_length", "diffusion-gemma.expert_used_count"))
+    shapes = Shapes({tensor.name: tensor for tensor in info.tensors}, canvas, used)
+    return shapes, _number(info, "diffusion-gemma.block_count")
 
 
 def _number(info: GgufInfo, key: str) -> int:

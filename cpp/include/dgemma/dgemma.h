@@ -543,6 +543,7 @@ struct DenseJob {
     bool is_gated;
     bool is_bf16;        // x is rounded to BF16, not to 8 bits
     bool gated_is_bf16;  // and so is what is_gated makes
+    bool is_shared;      // the columns of the first of the weights are shared out, and its parts summed here
 };
 /// As the CUDA kernels compute them: [n, rows] of each of the weights, or the one gelu(gate x) * (up x) as the next
 /// product takes it. RequestError outside the kernels' bounds; BackendError where they cannot run.

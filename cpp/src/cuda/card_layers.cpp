@@ -89,9 +89,9 @@ class CardLayers final : public OwnLayers {
         } else {
             norm_rows(pass.soft, values(w_.self_cond_pre_norm), h_.rms_eps, memory_->dense.get(), n, hidden(),
                       *stream_);
-            feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n, *stream_);
-            begin_decoder(pass.rows, {memory_->product.data(), 1}, norm, h_.rms_eps, memory_->residual.data(),
-                          memory_->next.get(), n, hidden(), *stream_);
+            const SharedSums made = feed_forward(w_.self_cond_gate, w_.self_cond_up, w_.self_cond_down, n, *stream_);
+            begin_decoder(pass.rows, made, norm, h_.rms_eps, memory_->residual.data(), memory_->next.get(), n, hidden(),
+                          *stream_);
             end_part(pass, "embedding");
         }
         project(pass, 0);
@@ -105,9 +105,9 @@ class CardLayers final : public OwnLayers {
         beside_->after(*stream_);
         route(pass, i);
         const LayerWeights& w = w_.layers[i];
-        feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass), *beside_);
+        const SharedSums dense = feed_forward(w.ffn_gate, w.ffn_up, w.ffn_down, tokens(pass), *beside_);
         if (pass.ended) end_dense(pass);
-        finish_experts(pass, i);
+        finish_experts(pass, i, dense);
         if (i + 1 < w_.layers.size()) {
             project(pass, i + 1);
         } else if (pass.shape.pass == Pass::kDecoder) {
@@ -189,18 +189,12 @@ class CardLayers final : public OwnLayers {
         const auto width = static_cast<int>(w.attn_output->ne[0]);
         const int n = tokens(pass);
         round_rows(pass.attention, n, width, memory_->attention.get(), *stream_);
-        multiply({{weight_of(w.attn_output), memory_->product.data()}}, memory_->attention, width, n, *stream_);
+        const SharedSums attention = multiply_shared(weight_of(w.attn_output), memory_->product.data(),
+                                                     memory_->attention.get(), n, width, *stream_);
         const bool is_first = i == 0 && pass.shape.pass == Pass::kEncoder;
-        end_attention({is_first ? pass.rows : memory_->residual.data(),
-                       {memory_->product.data(), 1},
-                       values(w.post_attention_norm),
-                       values(w.router_scale),
-                       values(w.ffn_norm),
-                       values(w.pre_ffw_norm_2),
-                       memory_->residual.data(),
-                       memory_->router_rows.data(),
-                       memory_->dense.get(),
-                       memory_->experts.get()},
+        end_attention({is_first ? pass.rows : memory_->residual.data(), attention, values(w.post_attention_norm),
+                       values(w.router_scale), values(w.ffn_norm), values(w.pre_ffw_norm_2), memory_->residual.data(),
+                       memory_->router_rows.data(), memory_->dense.get(), memory_->experts.get()},
                       h_.rms_eps, n, hidden(), *stream_);
         end_part(pass, "attention");
     }
@@ -213,32 +207,27 @@ class CardLayers final : public OwnLayers {
         end_part(pass, "router");
     }
 
-    /// product = down (gelu(gate x) * (up x)), x the rows in `dense`.
-    void feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n,
-                      const Stream& stream) const {
+    /// down (gelu(gate x) * (up x)), x the rows in `dense`.
+    SharedSums feed_forward(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down, int n,
+                            const Stream& stream) const {
         multiply_gated(weight_of(gate), weight_of(up), memory_->dense.get(), memory_->gated.get(), n, hidden(), stream);
-        multiply({{weight_of(down), memory_->product.data()}}, memory_->gated, down->ne[0], n, stream);
+        return multiply_shared(weight_of(down), memory_->product.data(), memory_->gated.get(), n,
+                               static_cast<int>(down->ne[0]), stream);
     }
 
-    void finish_experts(const OwnPass& pass, size_t i) const {
+    void finish_experts(const OwnPass& pass, size_t i, const SharedSums& dense) const {
         const LayerWeights& w = w_.layers[i];
         experts_->multiply(experts_of(w.gate_up_exps), experts_of(w.down_exps), tokens(pass), memory_->experts.get(),
                            *stream_);
         stream_->after(*beside_);
         const bool is_last = i + 1 == w_.layers.size();
         const ggml_tensor* next_norm = is_last ? w_.output_norm : w_.layers[i + 1].attn_norm;
-        end_layer({{memory_->product.data(), 1},
-                   experts_->products(),
-                   experts_->routes().weights,
-                   values(w.post_ffw_norm_1),
-                   values(w.post_ffw_norm_2),
-                   values(w.post_ffw_norm),
-                   values(next_norm),
-                   static_cast<int>(h_.experts_used),
-                   pass.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale,
-                   memory_->residual.data(),
-                   memory_->next.get()},
-                  h_.rms_eps, tokens(pass), hidden(), *stream_);
+        end_layer(
+            {dense, experts_->products(), experts_->routes().weights, values(w.post_ffw_norm_1),
+             values(w.post_ffw_norm_2), values(w.post_ffw_norm), values(next_norm), static_cast<int>(h_.experts_used),
+             pass.shape.pass == Pass::kEncoder ? w.encoder_scale : w.decoder_scale, memory_->residual.data(),
+             memory_->next.get()},
+            h_.rms_eps, tokens(pass), hidden(), *stream_);
         end_part(pass, "experts");
     }
 
@@ -299,8 +288,9 @@ std::string why_no_card_layers(const Model& model, const std::string& device, in
 }
 
 uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
-    // Which card it is shows when it is started, and BF16 takes more.
-    return layers_bytes(model, max_tokens, Arithmetic::kBf16);
+    // Which card it is shows when it is started.
+    return std::max(layers_bytes(model, max_tokens, Arithmetic::kInt8),
+                    layers_bytes(model, max_tokens, Arithmetic::kBf16));
 }
 
 std::unique_ptr<OwnLayers> make_card_layers(const Model& model, const Devices& devices, const KvCache& cache,

@@ -35,6 +35,14 @@ struct DenseProduct {
 /// weights of one type. RequestError outside the bounds.
 void multiply_dense(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream);
 
+/// Among how many blocks multiply_shared() shares out the columns of a product, at most. Tiles of 8 bits of a weight
+/// with a few thousand rows are hardly more than a card has multiprocessors, so that most would wait for a few.
+constexpr int most_shares(Arithmetic arithmetic) { return arithmetic == Arithmetic::kInt8 ? 2 : 1; }
+
+/// One product as parts [most_shares(), n, weight.rows] of its sums, or fewer. RequestError as above.
+SharedSums multiply_shared(const DenseWeight& weight, float* parts, const ProductRows& x, int n, int k,
+                           const Stream& stream);
+
 /// gated [n, ffn] = gelu(gate x) * (up x), straight to rows for the next product, in their arithmetic. Gate and up are
 /// of one type and of ffn rows each, a multiple of 32. RequestError as above.
 void multiply_gated(const DenseWeight& gate, const DenseWeight& up, const ProductRows& x, const ProductRows& gated,

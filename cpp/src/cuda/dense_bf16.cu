@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __shared__ typename Tile::Scales scales;
     const TileMemory<Tile> memory;
     const BatchTile tile = batch_tile(batch, kRows);
-    const DenseProduct& product = batch.products[tile.product];
+    const DenseProduct& product = batch.parts[tile.product].product;
     const DenseWeight& weight = product.weight;
     const TileTokens tokens = tile_tokens(x, n, k);
     typename Tile::Sums sums{};
@@ -126,9 +126,9 @@ int duration(const DenseBatch& batch, int tile_rows, int n) {
 
 }  // namespace
 
-void launch_bf16(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
-    const DenseBatch most = batch_of(products, count, kMostRows), few = batch_of(products, count, kFewRows);
-    with_strips(products[0].weight.type, [&](auto groups) {
+void launch_bf16(const DensePart* parts, int count, const ProductRows& x, int n, int k, const Stream& stream) {
+    const DenseBatch most = batch_of(parts, count, kMostRows), few = batch_of(parts, count, kFewRows);
+    with_strips(parts[0].product.weight.type, [&](auto groups) {
         using Groups = decltype(groups);
         if (duration(few, kFewRows, n) < duration(most, kMostRows, n)) {
             launch_tiles<Bf16Tile<Groups, kFewRows>>(dense_bf16_tile<Groups, kFewRows>, few.n_tiles, few, x, n, k,

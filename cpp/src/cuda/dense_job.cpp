@@ -36,6 +36,19 @@ std::vector<float> values_of(const ProductRows& rows, int n, int k) {
     return x;
 }
 
+std::vector<float> summed(const DenseProduct& product, const ProductRows& rows, const DenseJob& job,
+                          const cuda::Stream& stream) {
+    std::vector<float> sums(size(job.n) * size(product.weight.rows));
+    const DeviceArray<float> parts(sums.size() * size(most_shares(rows.arithmetic)));
+    const SharedSums shared = multiply_shared(product.weight, parts.data(), rows, job.n, job.k, stream);
+    stream.wait();
+    for (int i = 0; i < shared.shares; ++i) {
+        const std::vector<float> part = downloaded(shared.parts + size(i) * sums.size(), sums.size());
+        for (size_t v = 0; v < sums.size(); ++v) sums[v] += part[v];
+    }
+    return sums;
+}
+
 }  // namespace
 
 std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job) {
@@ -62,6 +75,7 @@ std::vector<std::vector<float>> run_dense_on_card(const DenseJob& job) {
         stream.wait();
         return {values_of(gated.get(), job.n, job.weights[0].rows)};
     }
+    if (job.is_shared) return {summed(products.at(0), rows.get(), job, stream)};
     multiply_dense(products.data(), static_cast<int>(products.size()), rows.get(), job.n, job.k, stream);
     stream.wait();
     std::vector<std::vector<float>> results;

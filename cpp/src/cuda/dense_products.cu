@@ -31,19 +31,27 @@ struct GatedRowsFrom {
     }
 };
 
+/// The part's columns of a tile's rows.
+__device__ TileTokens tokens_of(const DensePart& part, TileTokens tokens) {
+    tokens.rows.values += part.first_column;
+    tokens.rows.scales += part.first_column / kGroupValues;
+    tokens.k = part.columns;
+    return tokens;
+}
+
 template <typename Groups>
 __global__ void __launch_bounds__(kThreads, Strip<Groups>::kBlocks)
     dense_tile(DenseBatch batch, ProductRows x, int n, int k) {
     __shared__ DenseStages<Groups> stages;
     const BatchTile tile = batch_tile(batch, kTileRows);
-    const DenseProduct& product = batch.products[tile.product];
-    const DenseWeight& weight = product.weight;
-    const TileTokens tokens = tile_tokens(x, n, k);
+    const DensePart& part = batch.parts[tile.product];
+    const DenseWeight& weight = part.product.weight;
+    const TileTokens tokens = tokens_of(part, tile_tokens(x, n, k));
     DenseSums sums{};
     multiply_strips<Groups>(RowsFrom{weight, tile.first}, weight.row_bytes, tokens, stages, sums);
     const DensePlace at;
     const int row = tile.first + at.sixteen * kRowsOfMma + at.g, token = at.share * kTokensOfWarp + 2 * at.t;
-    float* out = product.out + static_cast<int64_t>(tokens.first + token) * weight.rows + row;
+    float* out = part.product.out + static_cast<int64_t>(tokens.first + token) * weight.rows + row;
 #pragma unroll
     for (int i = 0; i < kTokenMmas * 4; ++i) {
         const int more_tokens = i / 4 * kTokensOfMma + i % 2, more_rows = i % 4 / 2 * kRowsOfEight;
@@ -87,9 +95,9 @@ bool has_dense_product(ggml_type type) {
     return with_strips(type, [](auto /*groups*/) {});
 }
 
-void launch_int8(const DenseProduct* products, int count, const ProductRows& x, int n, int k, const Stream& stream) {
-    const DenseBatch batch = batch_of(products, count, kTileRows);
-    with_strips(batch.products[0].weight.type, [&](auto groups) {
+void launch_int8(const DensePart* parts, int count, const ProductRows& x, int n, int k, const Stream& stream) {
+    const DenseBatch batch = batch_of(parts, count, kTileRows);
+    with_strips(parts[0].product.weight.type, [&](auto groups) {
         launch(dense_tile<decltype(groups)>, grid(tiles(n, kTileTokens), batch.n_tiles), kThreads, stream, batch, x, n,
                k);
     });

@@ -53,13 +53,13 @@ class StripCopy {
           first_column_(row_ < tokens.count ? 0 : tokens.k) {
         const int column = quarter_ * kVectorBytes, group = column / kGroupValues;
         const int64_t row = tokens.first + (row_ < tokens.count ? row_ : 0);
-        values_ = reinterpret_cast<const int8_t*>(tokens.rows.values) + row * tokens.k + column;
+        values_ = reinterpret_cast<const int8_t*>(tokens.rows.values) + row * tokens.width + column;
 #pragma unroll
         for (int i = 0; i < kValueSteps; ++i) {
             const int place = turned(group + i * kAtOnce / kGroupValues, row_) * kGroupValues + column % kGroupValues;
             values_to_[i] = shared_address(&first.q[row_][place]);
         }
-        scales_ = tokens.rows.scales + row * (tokens.k / kGroupValues) + quarter_;
+        scales_ = tokens.rows.scales + row * (tokens.width / kGroupValues) + quarter_;
         scales_to_ = shared_address(&first.scales[quarter_][row_]);
     }
 

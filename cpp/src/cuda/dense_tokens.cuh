@@ -12,11 +12,12 @@ constexpr int kTokensOfMma = 8;
 struct TileTokens {
     ProductRows rows;
     int first, count, k;
+    int width;  // from one row to the next
 };
 
 __device__ inline TileTokens tile_tokens(const ProductRows& x, int n, int k) {
     const int first = static_cast<int>(blockIdx.x) * kTileTokens, left = n - first;
-    return {x, first, left < kTileTokens ? left : kTileTokens, k};
+    return {x, first, left < kTileTokens ? left : kTileTokens, k, k};
 }
 
 /// Whose rows a tile is of, and its first.

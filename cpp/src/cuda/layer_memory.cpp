@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/dense.h"
+
 namespace dgemma::cuda {
 namespace {
 
@@ -34,7 +36,7 @@ LayerMemory::LayerMemory(const Model& model, Arithmetic arithmetic, int64_t n)
       attention(arithmetic, n, attention_width(model)),
       gated(arithmetic, n, ffn(model)),
       residual(size(n * model.hparams().hidden)),
-      product(residual.size()),
+      product(residual.size() * size(most_shares(arithmetic))),
       keys(size(n * key_width(model))),
       values(keys.size()),
       router_rows(residual.size()),
@@ -43,7 +45,8 @@ LayerMemory::LayerMemory(const Model& model, Arithmetic arithmetic, int64_t n)
 uint64_t LayerMemory::n_bytes(const Model& model, Arithmetic arithmetic, int64_t n) {
     const Hparams& h = model.hparams();
     const auto rows = [&](int64_t k) { return CardRows::n_bytes(arithmetic, n, k); };
-    const uint64_t floats = size(n * (3 * h.hidden + 2 * key_width(model) + h.experts)) * sizeof(float);
+    const uint64_t floats =
+        size(n * ((2 + most_shares(arithmetic)) * h.hidden + 2 * key_width(model) + h.experts)) * sizeof(float);
     return 3 * rows(h.hidden) + rows(attention_width(model)) + rows(ffn(model)) + floats;
 }
 

@@ -15,7 +15,7 @@ struct LayerMemory {
     CardRows attention;               // [n, hd * heads]
     CardRows gated;                   // [n, ffn]
     DeviceArray<float> residual;      // [n, hidden]
-    DeviceArray<float> product;       // [n, hidden]: of attn_output, then of ffn_down
+    DeviceArray<float> product;       // [most_shares(), n, hidden]: of attn_output, then of ffn_down
     DeviceArray<float> keys, values;  // [n, hd * kv]
     DeviceArray<float> router_rows, router_logits;  // [n, hidden], [n, experts]
 };
