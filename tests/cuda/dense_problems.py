@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from emulation import Card
 from expert_problems import dequantized, quantized
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Kind
 from gguf.quants import Q4_K
 
 GROUP = 32
@@ -28,8 +30,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 def scales_and_minima(rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Of each value, scale q - minimum, of quantised rows."""
-    n_bytes = {"Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}[kind]
-    n_values = 256 if kind.endswith("K") else 32
+    n_values, n_bytes = GGML_QUANT_SIZES[Kind[kind]]
     blocks = rows.reshape(-1, n_bytes)
 
     def half(at: int) -> np.ndarray:
@@ -41,6 +42,10 @@ def scales_and_minima(rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarr
     elif kind in ("Q4_K", "Q5_K"):
         small, least = Q4_K.get_scale_min(blocks[:, 4:16])
         scale, minimum = half(0) * small, half(2) * least
+    elif kind == "IQ4_XS":
+        low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=2).reshape(-1, 8)
+        high = np.ascontiguousarray(blocks[:, 2:4]).view(np.uint16) >> (2 * np.arange(8)) & 3
+        scale = half(0) * ((low | high << 4).astype(np.int64) - 32)
     elif kind == "Q6_K":
         scale = half(208) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
 

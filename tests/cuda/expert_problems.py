@@ -54,6 +54,10 @@ def with_bf16_scales(rows: np.ndarray, kind: str, exponents: tuple[int, int]) ->
     write_halves(0, scale)
     if kind in ("Q4_1", "Q5_1"):
         write_halves(2, -scale * random.integers(0, 32, n))
+    if kind == "IQ4_XS":
+        scales = 32 + random.choice([-4, -2, -1, 1, 2, 8], (n, 8))
+        blocks[:, 2:4] = (scales >> 4 << 2 * np.arange(8)).sum(axis=1).astype(np.uint16)[:, None].view(np.uint8)
+        blocks[:, 4:8] = scales[:, ::2] & 15 | (scales[:, 1::2] & 15) << 4
     if kind in ("Q4_K", "Q5_K"):
         write_halves(2, scale)
         scales = 2 ** random.integers(0, 4, (n, 8))

@@ -14,8 +14,8 @@ from expert_problems import dequantized
 from dgemma import BackendError, RequestError
 from dgemma._core import cuda_unavailable, run_dense_on_card
 
-BLOCKS_OF_32 = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
-BLOCKS_OF_256 = ["Q4_K", "Q5_K", "Q6_K"]
+BLOCKS_OF_32 = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"]
+BLOCKS_OF_256 = ["Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 TYPES = BLOCKS_OF_32 + BLOCKS_OF_256
 
 
@@ -53,7 +53,16 @@ def test_an_odd_number_of_blocks(card_dense: Card, is_bf16: bool, type: str, k: 
 
 @pytest.mark.parametrize(
     ("type", "k"),
-    [("Q4_0", 2112), ("Q5_0", 2112), ("Q8_0", 2112), ("Q4_K", 1024), ("Q6_K", 4096), ("Q6_K", 2048), ("Q5_1", 96)],
+    [
+        ("Q4_0", 2112),
+        ("Q5_0", 2112),
+        ("Q8_0", 2112),
+        ("Q4_K", 1024),
+        ("Q6_K", 4096),
+        ("Q6_K", 2048),
+        ("IQ4_XS", 1024),
+        ("Q5_1", 96),
+    ],
 )
 def test_columns_that_are_shared_out(card_dense: Card, is_bf16: bool, type: str, k: int) -> None:
     """By halves that are none of the whole; some have none that begin like a row."""
@@ -123,7 +132,7 @@ def test_what_bf16_weights_cost(type: str) -> None:
 
 
 def test_bounds_of_dense_products(card_dense: Card, is_bf16: bool) -> None:
-    for n, kind in ((8193, "Q4_0"), (2, "IQ4_NL")):
+    for n, kind in ((8193, "Q4_0"), (2, "MXFP4")):
         with pytest.raises(RequestError, match=rf"CUDA: no kernel multiplies {kind.lower()} \[4, 32\] by {n} rows"):
             DenseProblem.random(n, 32, (kind, 4), is_bf16=is_bf16).solved_by(card_dense)
     for gate, up in ((("Q4_0", 48), ("Q4_0", 48)), (("Q4_0", 32), ("Q8_0", 32)), (("Q4_0", 32), ("Q4_0", 64))):

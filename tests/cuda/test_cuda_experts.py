@@ -12,7 +12,7 @@ from expert_problems import ExpertProblem, tiles_of
 from dgemma import BackendError, RequestError
 from dgemma._core import cuda_unavailable, run_experts_on_card
 
-TYPES = ["Q4_K", "Q5_K", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"]
+TYPES = ["Q4_K", "Q5_K", "IQ4_XS", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1", "IQ4_NL"]
 KERNELS = ["choose_experts", "order_pairs", "round_groups", "gate_up_tile", "down_tile", "combine_vectors"]
 BF16_KERNELS = [name.replace("_tile", "_bf16") for name in KERNELS]
 WEIGHT_ROUNDING = 4e-6  # of a routing weight: F32 exponentials and sums
@@ -102,7 +102,7 @@ def test_down_of_every_type(card_experts, is_bf16: bool, type: str, n: int) -> N
 @pytest.mark.parametrize("n", [9, 30, 60])
 def test_weights_that_bf16_has(card_experts, type: str, n: int) -> None:
     """To the last bits of F32: no value of theirs is lost, so no sign, shift, scale or minimum is another's."""
-    whole = type.endswith("K")
+    whole = type.endswith("K") or type == "IQ4_XS"
     problem = ExpertProblem.random(n, 4, 2, 256 if whole else 448, 256 if whole else 96, type, type, is_bf16=True)
     problem = problem.with_bf16_weights()
     check_twin(problem, problem.solved_by(card_experts))
@@ -120,7 +120,7 @@ def test_the_smallest_and_largest_scales(card_experts, type: str, exponent: int)
 
 
 @BF16
-@pytest.mark.parametrize("type", ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"])
+@pytest.mark.parametrize("type", ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1", "IQ4_NL"])
 @pytest.mark.parametrize("width", [32, 96, 160, 352])
 def test_rows_at_any_even_address(card_experts, is_bf16: bool, type: str, width: int) -> None:
     """Widths that are no whole number of stages, and rows that begin between two vectors of 16 bytes."""
@@ -129,7 +129,9 @@ def test_rows_at_any_even_address(card_experts, is_bf16: bool, type: str, width:
 
 
 @BF16
-@pytest.mark.parametrize(("gate_up", "down"), [("Q4_K", "Q8_0"), ("Q4_K", "Q5_0"), ("Q5_K", "Q5_1")])
+@pytest.mark.parametrize(
+    ("gate_up", "down"), [("Q4_K", "Q8_0"), ("Q4_K", "Q5_0"), ("Q5_K", "Q5_1"), ("IQ4_XS", "IQ4_NL")]
+)
 def test_the_released_models_widths(card_experts, is_bf16: bool, gate_up: str, down: str) -> None:
     problem = ExpertProblem.random(3, 2, 1, 2816, 704, gate_up, down, is_bf16)
     check(problem, problem.solved_by(card_experts))
@@ -219,8 +221,8 @@ def test_bounds_of_the_experts(card_experts) -> None:
     for shape in ((2, 257, 2, 64, 32), (2, 40, 33, 64, 32), (2, 3, 2, 96, 32), (0, 3, 2, 64, 32)):
         with pytest.raises(RequestError, match=r"CUDA: no kernel for .* experts of q4_0"):
             ExpertProblem.random(*shape).solved_by(card_experts)
-    with pytest.raises(RequestError, match="down of iq4_nl"):
-        ExpertProblem.random(2, 3, 2, 64, 32, down_type="IQ4_NL").solved_by(card_experts)
+    with pytest.raises(RequestError, match="down of mxfp4"):
+        ExpertProblem.random(2, 3, 2, 64, 32, down_type="MXFP4").solved_by(card_experts)
 
 
 @BF16

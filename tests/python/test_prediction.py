@@ -153,7 +153,7 @@ def test_blocks_and_their_instructions(small: GgufInfo) -> None:
 
 def test_every_type_with_a_kernel_has_its_instructions() -> None:
     """And dense products of Q6_K."""
-    of_experts = {"q4_k", "q5_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1"}
+    of_experts = {"q4_k", "q5_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1", "iq4_xs", "iq4_nl"}
     for tiles in (INT8, BF16):
         assert tiles.experts.turn.keys() == of_experts
         for tile in (*tiles.dense, tiles.gated):

@@ -57,29 +57,32 @@ class Tiles:
     shares: int  # of the columns of products whose sums another kernel reads anyway
 
 
+_TYPES = ("q4_k", "q5_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1", "iq4_xs", "iq4_nl", "q6_k")  # experts: not the last
+
+
 def _turns(*of_types: float) -> dict[str, float]:
-    return dict(zip(("q4_k", "q5_k", "q6_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1"), of_types, strict=True))
+    return dict(zip(_TYPES, of_types, strict=True))
 
 
 def _expert_turns(*of_types: float) -> dict[str, float]:
-    return dict(zip(("q4_k", "q5_k", "q8_0", "q5_0", "q5_1", "q4_0", "q4_1"), of_types, strict=True))
+    return dict(zip(_TYPES[:-1], of_types, strict=True))
 
 
 # Counted in sm_90's machine code: a loop's instructions, less the branches that are not taken. Of the experts' with 2.5
 # of a tile's four octets of pairs in use, which 16 pairs for each expert come to.
-_DENSE = Tile(64, 64, 128, _turns(416, 474, 593, 403, 493, 477, 412, 408), ends=370)
+_DENSE = Tile(64, 64, 128, _turns(416, 474, 403, 493, 477, 412, 408, 517, 506, 593), ends=370)
 INT8 = Tiles(
     dense=(_DENSE,),
     gated=_DENSE,
-    experts=Tile(64, 32, 128, _expert_turns(170, 200, 205, 258, 243, 208, 203), ends=700),
+    experts=Tile(64, 32, 128, _expert_turns(170, 200, 205, 258, 243, 208, 203, 224, 253), ends=700),
     shares=2,
 )
-_DENSE_128 = Tile(128, 64, 128, _turns(359, 420, 529, 364, 421, 383, 332, 306), ends=1000)
-_DENSE_96 = Tile(96, 64, 128, _turns(316, 361, 447, 307, 350, 322, 283, 264), ends=900)
+_DENSE_128 = Tile(128, 64, 128, _turns(359, 420, 364, 421, 383, 332, 306, 491, 456, 529), ends=1000)
+_DENSE_96 = Tile(96, 64, 128, _turns(316, 361, 307, 350, 322, 283, 264, 421, 371, 447), ends=900)
 BF16 = Tiles(
     dense=(_DENSE_128, _DENSE_96),
     gated=_DENSE_128,
-    experts=Tile(128, 32, 256, _expert_turns(348, 434, 430, 582, 512, 388, 360), ends=450),
+    experts=Tile(128, 32, 256, _expert_turns(348, 434, 430, 582, 512, 388, 360, 703, 636), ends=450),
     shares=1,
 )
 

@@ -35,7 +35,7 @@ void check_fits(const ExpertShape& shape, int most_tokens, ggml_type gate_up, gg
                        text(shape.experts) + " experts of " + ggml_type_name(gate_up) + ", down of " +
                        ggml_type_name(down) + ", widths " + text(shape.hidden) + " and " + text(shape.ffn) +
                        ": it takes " + text(kMaxUsed) + " of " + text(kMaxExperts) +
-                       " at most, types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K, multiples of " +
+                       " at most, types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, IQ4_XS, Q4_K and Q5_K, multiples of " +
                        text(kWeightRows) + " and " + text(kGroupValues) + " in whole blocks");
 }
 

@@ -40,6 +40,21 @@ struct Bf16Strip {
     }
 };
 
+template <>
+struct Bf16Strip<IQ4_XSGroups> {
+    using Scale = unsigned;
+
+    static __device__ Scale scale(const uint8_t* strip, int group, int half) {
+        return bytes_scale<false>(IQ4_XSGroups::scale(strip, 4 * half + group));
+    }
+    static __device__ void unpack(const uint8_t* strip, int group, int half, int t, Scale scale, unsigned (&first)[2],
+                                  unsigned (&second)[2]) {
+        const uint2 words = Strip<IQ4_XSGroups>::words(strip, group, half, t);
+        scale_bytes(words.x ^ 0x80808080u, scale, first);
+        scale_bytes(words.y ^ 0x80808080u, scale, second);
+    }
+};
+
 /// High halves of bytes stay where they are, 16 times as large.
 template <>
 struct Bf16Strip<Q4_KGroups> {

@@ -82,6 +82,28 @@ struct Strip<Q5_KGroups> : HalfBlock<Q5_KGroups, 48> {
 /// To the left, or by less than nothing to the right.
 __device__ inline unsigned rotated(unsigned word, int bits) { return word << (bits & 31) | word >> (-bits & 31); }
 
+/// Two pieces of a block: its first 8 bytes, and what is from the half's fours less 8 bytes on. Both begin a multiple
+/// of 16 bytes after the block, so that they have its lead, which is of 8 bytes or none: the last vector ends with the
+/// block or 8 bytes after it.
+template <>
+struct Strip<IQ4_XSGroups> : GroupStrip<IQ4_XSGroups> {
+    static constexpr bool kIsHalf = true;
+    static constexpr int kBlocks = 2;
+    static constexpr int kHead = 1, kFours = 5, kVectors = kHead + kFours;
+
+    static __device__ int begin(int i) { return i / 2 * IQ4_XSGroups::kBytes; }
+    static __device__ int source(int vector, int half) {
+        return vector < kHead ? vector * kVectorBytes : (vector - kHead) * kVectorBytes + half * 64;
+    }
+    static __device__ uint2 words(const uint8_t* strip, int group, int /*half*/, int t) {
+        return IQ4_XSGroups::words(strip + kHead * kVectorBytes, group, t);
+    }
+    static __device__ void scales(const uint8_t* strip, int pair, int half, RowScale (&scales)[2]) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) scales[i] = IQ4_XSGroups::scale(strip, 4 * half + 2 * pair + i);
+    }
+};
+
 /// 210 bytes for 256 values (dequantise.cuh), with a scale for every 16.
 struct Q6_KGroups {
     static constexpr int kBytes = 210;

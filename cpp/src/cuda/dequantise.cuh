@@ -91,9 +91,12 @@ struct Q3_KRows {
     }
 };
 
-/// The sixteen levels of IQ4_NL and IQ4_XS, a byte each.
+/// The sixteen levels of IQ4_NL and IQ4_XS, a signed byte each, the first in the lowest byte of the first word.
+constexpr unsigned kLevelWords[4] = {0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u};
+
 __device__ inline int level(int q) {
-    constexpr uint64_t kLow = 0xf6eaddcfbfad9881, kHigh = 0x7159453526190d01;
+    constexpr uint64_t kLow = static_cast<uint64_t>(kLevelWords[1]) << 32 | kLevelWords[0];
+    constexpr uint64_t kHigh = static_cast<uint64_t>(kLevelWords[3]) << 32 | kLevelWords[2];
     return static_cast<int8_t>((q < 8 ? kLow : kHigh) >> (q % 8 * 8));
 }
 

@@ -146,4 +146,48 @@ struct Q5_1Groups {
     }
 };
 
+/// The levels that the four low halves of a word's bytes name (x), and the high ones (y).
+__device__ inline uint2 levels_of(unsigned q) {
+    // By their lower three bits, of the first eight levels and of the last.
+    const auto four = [](unsigned fours) {
+        const unsigned low = __byte_perm(kLevelWords[0], kLevelWords[1], fours & 0x7777u);
+        const unsigned high = __byte_perm(kLevelWords[2], kLevelWords[3], fours & 0x7777u);
+        return __byte_perm(low, high, 0x3210u | (fours & 0x8888u) >> 1);
+    };
+    const unsigned first = four(q), second = four(q >> 16);  // low and high halves in turn
+    return {__byte_perm(first, second, 0x6420u), __byte_perm(first, second, 0x7531u)};
+}
+
+/// 18 bytes for 32 values: half d · 4-bit q[32] like Q4_0's. Value: d level(q).
+struct IQ4_NLGroups {
+    static constexpr int kDepth = 128, kBytes = 4 * 18;
+    static constexpr bool kHasMinimum = false, kAligned = false;
+    static __device__ uint2 words(const uint8_t* blocks, int group, int t) {
+        return levels_of(load_u32_by_halves(blocks + group * 18 + 2 + 4 * t));
+    }
+    static __device__ void scales(const uint8_t* blocks, int share, RowScale (&scales)[1]) {
+        scales[0] = {load_half(blocks + share * 18), 0};
+    }
+};
+
+/// 136 bytes for 256 values (dequantise.cuh): 8 groups like IQ4_NL's, with a scale of 6 bits less 32 each.
+struct IQ4_XSGroups {
+    static constexpr int kDepth = 256, kBytes = 136;
+    static constexpr bool kHasMinimum = false, kAligned = false;
+    static __device__ uint2 words(const uint8_t* block, int group, int t) {
+        return levels_of(load_u32(block + 8 + group * 16 + 4 * t));  // every block begins at a multiple of 8 bytes
+    }
+    /// head: the block's first 8 bytes.
+    static __device__ RowScale scale(const uint8_t* head, int group) {
+        const int low = head[4 + group / 2] >> (group % 2 * 4) & 15, high = load_u16(head + 2) >> (group * 2) & 3;
+        return {load_half(head) * static_cast<float>((low | high << 4) - 32), 0};
+    }
+    static __device__ void scales(const uint8_t* block, int group, RowScale (&scales)[1]) {
+        scales[0] = scale(block, group);
+    }
+    static __device__ void scales(const uint8_t* block, int share, RowScale (&scales)[2]) {
+        for (int i = 0; i < 2; ++i) scales[i] = scale(block, 2 * share + i);
+    }
+};
+
 }  // namespace dgemma::cuda

@@ -23,6 +23,10 @@ bool with_groups(ggml_type type, Launch launch) {
             return launch(Q4_KGroups()), true;
         case GGML_TYPE_Q5_K:
             return launch(Q5_KGroups()), true;
+        case GGML_TYPE_IQ4_NL:
+            return launch(IQ4_NLGroups()), true;
+        case GGML_TYPE_IQ4_XS:
+            return launch(IQ4_XSGroups()), true;
         default:
             return false;
     }
