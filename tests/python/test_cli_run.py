@@ -105,8 +105,9 @@ def test_flags_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     places = {"n_cpu_moe": 3, "override_tensor": ["a=CPU", "b=GPU1", "c=CPU"], "tensor_split": [3, 1], "main_gpu": 0}
     assert FakeEngine.calls.items() >= {"n_gpu_layers": 2**31 - 1, **places}.items()
-    assert invoke("-p", "hi", "-cmoe", "--gpu-layers", "auto").exit_code == 0
-    assert FakeEngine.calls.items() >= {"n_gpu_layers": -1, "n_cpu_moe": -1}.items()
+    assert "card_layers" not in FakeEngine.calls
+    assert invoke("-p", "hi", "-cmoe", "--gpu-layers", "auto", "--card-layers", "own").exit_code == 0
+    assert FakeEngine.calls.items() >= {"n_gpu_layers": -1, "n_cpu_moe": -1, "card_layers": "own"}.items()
 
     monkeypatch.setattr(FakeEngine, "plan", SimpleNamespace(
         memory={"CPU": {"weights": 10**9}, "GPU0": {"weights": 2 * 10**9, "kv": 10**9}},
@@ -187,7 +188,7 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     for group in ("Model", "Prompt", "Answer", "Devices", "Denoising", "Output"):
         assert any(line.startswith(f"╭─ {group}") for line in lines)
     names = [line.split()[1] for line in lines if line.startswith("│ --")]
-    assert len(names) == 32
+    assert len(names) == 33
     assert not any(name.endswith("…") for name in names)  # none is cut short
 
 

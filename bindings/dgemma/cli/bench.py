@@ -88,8 +88,7 @@ def bench(
     from ..bench import Plan, compare_reports, measure
 
     old = None if compare is None else _read(compare)
-    devices = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu)
-    devices["card_layers"] = card_layers
+    devices = d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu, card_layers)
     plan = Plan(_lengths(prompt_tokens), steps, blocks, repeats, threads, devices, context, chunk, cold, exact)
     with Console(stderr=True).status("load") as status:
         report = measure(model, plan, status.update)

@@ -106,14 +106,14 @@ Split = Annotated[
 MainGpu = Annotated[int | None, _option("-mg --main-gpu", "I", "Use this GPU alone, counted from 0.", min=0)]
 CardLayers = Annotated[
     Literal["ggml", "own"],
-    _option("--card-layers", None, "Whose CUDA kernels compute all but the attention."),
+    _option("--card-layers", None, "own: our CUDA kernels for all but attention.", show_default=False),
 ]
 Numa = Annotated[
     str | None,
     _option(
         "--numa",
         "WORD",
-        "Several memory nodes: distribute, isolate or numactl, as in llama.cpp.",
+        "Memory nodes: distribute, isolate, numactl.",
         callback=_bind_threads,
         is_eager=True,
     ),
@@ -146,6 +146,7 @@ def device_arguments(
     overrides: list[str] | None,
     split: list[float] | None,
     main_gpu: int | None,
+    card_layers: str = "ggml",
 ) -> dict[str, Any]:
     """Engine's arguments, those that were given and n_gpu_layers."""
     given = {
@@ -153,6 +154,7 @@ def device_arguments(
         "override_tensor": [part for text in overrides or () for part in text.split(",")] or None,
         "tensor_split": split,
         "main_gpu": main_gpu,
+        "card_layers": None if card_layers == "ggml" else card_layers,
     }
     return {"n_gpu_layers": gpu_layers} | {name: value for name, value in given.items() if value is not None}
 

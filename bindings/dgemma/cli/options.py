@@ -63,5 +63,5 @@ Visual = Annotated[bool, _option(_SCREEN, "--diffusion-visual", None, "Watch the
 VisualInterval = Annotated[
     int, _option(_SCREEN, "--diffusion-visual-interval", "N", "Paint every Nth step only.", min=1)
 ]
-AsJson = Annotated[bool, _option(_SCREEN, "--json", None, "Print one JSON object at the end.")]
+AsJson = Annotated[bool, _option(_SCREEN, "--json", None, "Print JSON at the end.")]
 NoColor = Annotated[bool, _option(_SCREEN, "--no-color", None, "No colours; NO_COLOR does the same.")]

@@ -28,6 +28,7 @@ def run(
     overrides: d.Overrides = None,
     split: d.Split = None,
     main_gpu: d.MainGpu = None,
+    card_layers: d.CardLayers = "ggml",
     numa: d.Numa = None,
     list_devices: d.ListDevices = False,
     prompt: o.Prompt = None,
@@ -72,7 +73,7 @@ def run(
     settings = Settings(
         model=model_path(model, hub_model),
         n_ctx=context,
-        devices=d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu),
+        devices=d.device_arguments(gpu_layers, cpu_moe_layers, cpu_moe, overrides, split, main_gpu, card_layers),
         n_threads=threads,
         system=system,
         thinking=thinking,
