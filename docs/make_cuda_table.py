@@ -62,7 +62,7 @@ def uses(report: str) -> dict[str, dict[str, Use]]:
 def table(found: dict[str, dict[str, Use]]) -> str:
     cards = sorted({card for by_card in found.values() for card in by_card}, key=lambda card: int(card[3:]))
     lines = [
-        f"| kernel | registers a thread: {' · '.join(cards)} | shared memory a block | local memory |",
+        f"| kernel | registers a thread: {' · '.join(cards)} | static shared memory a block | local memory |",
         "|---|---|---:|---:|",
     ]
     for kernel in sorted(found):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dgemma._native import core
+from dgemma.bench.own_products import has_products
 from dgemma.bench.prediction import CARDS, Card, Part, predict_step
 from dgemma.bench.work import Work
 from released import hollow_gguf
@@ -47,6 +48,7 @@ def predictions(model: Path, n_past: int, cards: list[Card]) -> Predictions:
     return {
         whose: {card.name: predict_step(info, n_past, card, own_layers=whose == "own") for card in cards}
         for whose in LAYERS
+        if whose == "ggml" or has_products(info)
     }
 
 
@@ -70,13 +72,10 @@ def table(found: Predictions) -> str:
     cards = list(found["ggml"])
     lines = [f"| part | MB | Gop | launches | {' | '.join(cards)} |", "|---|" + "---:|" * (3 + len(cards))]
     for name, label in ROWS.items():
-        for whose, by in LAYERS.items():
+        for whose in found if name not in ALIKE else ("ggml",):
             parts = [[found[whose][card][name]] for card in cards]
-            if name not in ALIKE:
-                lines.append(line(f"{label}, {by}", parts))
-            elif whose == "own":
-                lines.append(line(label, parts))
-    for whose, by in LAYERS.items():
+            lines.append(line(label if name in ALIKE else f"{label}, {LAYERS[whose]}", parts))
+    for whose, by in ((whose, LAYERS[whose]) for whose in found):
         steps = [list(found[whose][card].values()) for card in cards]
         lines.append(line(f"a step, the layers {by}", steps, "**"))
     return "\n".join(lines) + "\n"

@@ -17,6 +17,7 @@ PRODUCTS = [
     ("queries, keys, values", 2816, [("Q4_K", 4096), ("Q4_K", 2048), ("Q4_K", 2048)], False),
     ("queries, keys, values", 2816, [("Q4_K", 4096), ("Q4_K", 2048), ("Q6_K", 2048)], False),
     ("attention's output", 4096, [("Q4_K", 2816)], False),
+    ("attention's output", 4096, [("IQ4_XS", 2816)], False),
     ("gate and up", 2816, [("Q4_K", 2112), ("Q4_K", 2112)], True),
     ("down", 2112, [("Q5_0", 2816)], False),
     ("down", 2112, [("Q8_0", 2816)], False),

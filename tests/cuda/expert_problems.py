@@ -90,7 +90,7 @@ class ExpertProblem:
         hidden: int,
         ffn: int,
         gate_up_type: str = "Q4_0",
-        down_type: str = "Q8_0",
+        down_type: str = "Q5_0",
         is_bf16: bool = False,
     ) -> ExpertProblem:
         random = np.random.default_rng([n, experts, used, hidden, ffn])

@@ -123,6 +123,17 @@ int taken_beside(bool is_after) {
     return host;
 }
 
+/// What the host has of a queue's result that follows another, without waiting for either.
+int taken_of_a_follower(bool is_urgent) {
+    const DeviceArray<int> memory(kThreads);
+    int host = 0;
+    const cuda::Stream first, follower(is_urgent);
+    launch(ones, grid(1, 1), kThreads, first, memory.data());
+    follower.after(first);
+    follower.copy(&host, memory.data(), sizeof host);
+    return host;
+}
+
 /// What a card has of a number that the host changes.
 int given(bool waits) {
     const DeviceArray<int> memory(1);
@@ -246,6 +257,8 @@ const std::map<std::string, std::function<void()>> faults{
     {"half_a_warp", [] { run(nothing, 1, 272); }},
     {"most_rows", [] { run(nothing, 65535, kWarp); }},
     {"needs_the_block_before", [] { std::printf("%s", counted(2).c_str()); }},
+    {"follower", [] { say(taken_of_a_follower(false)); }},
+    {"urgent_follower", [] { say(taken_of_a_follower(true)); }},
     {"result_beside", [] { say(taken_beside(true)); }},
     {"result_beside_too_early", [] { say(taken_beside(false)); }},
     {"wrong_sums", [] { say(wrong_sums(multiply_by_the_table)); }},

@@ -69,6 +69,12 @@ def test_a_queue_that_does_not_wait_for_another_is_too_early(faults: Path) -> No
     assert run(faults, "result_beside_too_early").stdout == "-1"
 
 
+def test_a_queue_that_follows_another_is_early_unless_it_is_urgent(faults: Path) -> None:
+    """So that between two queues both orders come up, where nothing says which."""
+    assert run(faults, "follower").stdout == "1"
+    assert run(faults, "urgent_follower").stdout == "0"
+
+
 def test_a_block_that_needs_another_gets_another_result_each_time(faults: Path) -> None:
     assert run(faults, "needs_the_block_before").stdout == "8 1 "
 

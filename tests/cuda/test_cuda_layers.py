@@ -33,6 +33,7 @@ CASES = [
     Case("early", "q8_0", (1, 21, 270)),  # the last one in two passes, and with more keys than one round of 256
     Case("heads256", "q8_0"),  # the released model's heads, of 256 and 512 values
     Case("hidden256", "q4_k_s"),  # weights in blocks of 256
+    Case("hidden256", "iq4_xs"),
     Case("early", "q8_0", card="CARD_BF16_"),
     Case("hidden256", "iq4_xs", card="CARD_BF16_"),
 ]

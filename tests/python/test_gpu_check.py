@@ -204,9 +204,10 @@ def test_what_the_scheduler_left_on_the_cpu_is_shown() -> None:
 
 
 def test_the_kernels_tests_are_counted(tmp_path: Path) -> None:
-    """Those on a card only; one that was skipped is no proof."""
+    """Those on a card only; one that was skipped is no proof, and one that the card has no room for is none of its."""
     (tmp_path / "k.xml").write_text(
         '<testsuites><testsuite><testcase name="a[card-1]"/><testcase name="b[card-2]"><skipped/></testcase>'
+        '<testcase name="f[card-3]"><skipped message="CUDA: a kernel could not have its shared memory (…)"/></testcase>'
         '<testcase name="c[emulated]"/><testcase name="e[one card]"/><testcase name="d_card"/></testsuite></testsuites>'
     )
     assert proofs.cases(tmp_path / "k.xml") == {"run": 2, "failed": ["b[card-2]"]}

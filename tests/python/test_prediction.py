@@ -230,6 +230,14 @@ def test_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert head["floor_ms"] < head["expected_ms"]
 
 
+def test_files_that_our_layers_do_not_take(tmp_path: Path) -> None:
+    for type, own in (("Q8_0", True), ("F16", False), ("MXFP4", False)):
+        model = hollow_gguf(tmp_path / f"{type}.gguf", type, SMALL)
+        found = script.predictions(model, 10, [CARDS["L4"]])
+        assert ("own" in found) == own
+        assert ("ours" in script.table(found)) == own
+
+
 def test_a_page_without_a_place() -> None:
     with pytest.raises(SystemExit, match="the page has no place for the table"):
         script.page("# CUDA\n", "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .passing import Shapes
 
 if TYPE_CHECKING:
-    from .._core import GgufTensor
+    from .._core import GgufInfo, GgufTensor
 
 # Instructions a clock and multiprocessor: all of the cards here issue four, of which these kernels reach so many
 # (assumed).
@@ -45,8 +45,7 @@ class Tile:
     def launch(self, tiles: float, k: int, type: str, shares: int = 1) -> Launch:
         """Of products of k columns, which are shared out among so many blocks."""
         turns = math.ceil(k / self.columns / shares)
-        turn = self.turn.get(type.lower(), max(self.turn.values()))
-        return Launch(tiles * shares, _WARPS * (turns * turn + self.ends))
+        return Launch(tiles * shares, _WARPS * (turns * self.turn[type.lower()] + self.ends))
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,16 @@ BF16 = Tiles(
     experts=Tile(128, 32, 256, _expert_turns(348, 434, 430, 582, 512, 388, 360, 703, 636), ends=450),
     shares=1,
 )
+
+
+def has_products(info: GgufInfo) -> bool:
+    """Whether our kernels multiply by all of a file's quantised weights."""
+    for tensor in info.tensors:
+        tile = INT8.experts if len(tensor.shape) == 3 else INT8.gated
+        is_weight = len(tensor.shape) > 1 and "ffn_gate_inp" not in tensor.name
+        if is_weight and tensor.type.lower() not in tile.turn:
+            return False
+    return True
 
 
 def product_launches(shapes: Shapes, layers: int, tiles: Tiles, multiprocessors: int) -> dict[str, list[Launch]]:

@@ -504,8 +504,7 @@ struct ExpertTimes {
 };
 /// Batches of n_runs layers each, queued one after the other. BackendError without a card, or if it is too small.
 ExpertTimes time_experts(const ExpertJob& job, int n_runs);
-/// What follows the products of queries, keys and values, from and to the host's memory: norms, rotary positions,
-/// cache.
+
 /// One mask of attention (cuda/masks.h): [padded, keys] F16.
 struct MaskJob {
     int n_past, n, padded, keys, cells, window;
@@ -514,6 +513,8 @@ struct MaskJob {
 /// As the CUDA kernel writes it. BackendError where it cannot run.
 std::vector<uint16_t> run_mask_on_card(const MaskJob& job);
 
+/// What follows the products of queries, keys and values, from and to the host's memory: norms, rotary positions,
+/// cache.
 struct HeadJob {
     int n, heads, kv_heads, head_dim;
     int64_t position;  // of the first token; it goes to cell position % n_cells

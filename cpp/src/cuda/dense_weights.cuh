@@ -19,8 +19,8 @@ __device__ inline int turned(int group, int token) { return group ^ token % kStr
 template <typename Groups>
 struct GroupStrip {
     static constexpr bool kAligned = false, kIsHalf = false;
-    // On a multiprocessor at a time: what the registers have to suffice for.
-    static constexpr int kBlocks = Groups::kHasMinimum ? 2 : 3;
+    // On a multiprocessor at a time, as many as a GeForce card has shared memory for: the registers have to suffice.
+    static constexpr int kBlocks = 2;
     static constexpr int kMostLead = 14;
     static constexpr int kVectors = (kMostLead + Groups::kBytes + kVectorBytes - 1) / kVectorBytes;
 
@@ -65,11 +65,6 @@ template <typename Groups>
 struct Strip : GroupStrip<Groups> {};
 
 template <>
-struct Strip<Q5_0Groups> : GroupStrip<Q5_0Groups> {
-    static constexpr int kBlocks = 2;
-};
-
-template <>
 struct Strip<Q4_KGroups> : HalfBlock<Q4_KGroups, 16> {};
 
 template <>
@@ -88,7 +83,6 @@ __device__ inline unsigned rotated(unsigned word, int bits) { return word << (bi
 template <>
 struct Strip<IQ4_XSGroups> : GroupStrip<IQ4_XSGroups> {
     static constexpr bool kIsHalf = true;
-    static constexpr int kBlocks = 2;
     static constexpr int kHead = 1, kFours = 5, kVectors = kHead + kFours;
 
     static __device__ int begin(int i) { return i / 2 * IQ4_XSGroups::kBytes; }

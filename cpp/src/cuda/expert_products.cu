@@ -9,7 +9,7 @@
 namespace dgemma::cuda {
 namespace {
 
-constexpr int kBlocks = 2;  // on a multiprocessor, at least
+constexpr int kBlocks = 2;  // on a multiprocessor, where there is shared memory for them
 
 /// Eight rows of the gate, then the eight of up that belong to them, and so on: a thread of the tensor cores' product
 /// has the sums of both.

@@ -136,16 +136,19 @@ template <typename Product, typename FirstRow, typename RowOf>
 __device__ void multiply_tile(const TileWork& work, FirstRow first_row, RowOf row_of, TileMemory<Product>& memory,
                               WholeSums<Product>& whole) {
     static_assert(kPairMmas == 4, "a case for each");
-    if constexpr (!Product::kByOctets) return multiply_octets<kPairMmas>(work, first_row, row_of, memory, whole);
-    switch ((work.count + kPairsOfMma - 1) / kPairsOfMma) {
-        case 1:
-            return multiply_octets<1>(work, first_row, row_of, memory, whole);
-        case 2:
-            return multiply_octets<2>(work, first_row, row_of, memory, whole);
-        case 3:
-            return multiply_octets<3>(work, first_row, row_of, memory, whole);
-        default:
-            return multiply_octets<4>(work, first_row, row_of, memory, whole);
+    if constexpr (!Product::kByOctets) {
+        multiply_octets<kPairMmas>(work, first_row, row_of, memory, whole);
+    } else {
+        switch ((work.count + kPairsOfMma - 1) / kPairsOfMma) {
+            case 1:
+                return multiply_octets<1>(work, first_row, row_of, memory, whole);
+            case 2:
+                return multiply_octets<2>(work, first_row, row_of, memory, whole);
+            case 3:
+                return multiply_octets<3>(work, first_row, row_of, memory, whole);
+            default:
+                return multiply_octets<4>(work, first_row, row_of, memory, whole);
+        }
     }
 }
 

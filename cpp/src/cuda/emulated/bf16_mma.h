@@ -20,13 +20,9 @@ inline unsigned bf16_pair(float low, float high) {
     return ggml_fp32_to_bf16(low).bits | static_cast<unsigned>(ggml_fp32_to_bf16(high).bits) << 16;
 }
 
-inline unsigned fma_bf16_pair(unsigned a, unsigned b, unsigned c) {
-    const auto one = [&](int i) { return std::fma(of_pair(a, i), of_pair(b, i), of_pair(c, i)); };
-    return bf16_pair(one(0), one(1));
-}
-
 inline unsigned scale_bf16_pair(unsigned a, unsigned row) {
-    return fma_bf16_pair(a, (row & 0xffffu) * 0x10001u, (row >> 16) * 0x10001u);
+    const auto one = [&](int i) { return std::fma(of_pair(a, i), of_pair(row, 0), of_pair(row, 1)); };
+    return bf16_pair(one(0), one(1));
 }
 
 template <typename Pair>

@@ -22,7 +22,10 @@ size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
 /// What a stream was given and has not done. A card may begin at once or not before it is waited for; this is the
 /// latest, so that a result that is read too early is not there, and the host's memory that a copy reads has to last.
+/// But a stream that follows another, and is not urgent, is as early as it can be: what it should have waited for is
+/// not there.
 struct Queue {
+    bool is_urgent, follows = false;
     std::deque<std::function<void()>> work;
     size_t n_given = 0, n_begun = 0;
 };
@@ -95,9 +98,10 @@ void give(const Stream& stream, std::function<void()> work) {
     Queue& queue = queue_of(stream);
     queue.work.push_back(std::move(work));
     ++queue.n_given;
+    if (queue.follows) finish(queue, queue.n_given);
 }
 
-Stream::Stream(bool /*is_urgent*/) : handle_(new Queue) {}
+Stream::Stream(bool is_urgent) : handle_(new Queue{is_urgent}) {}
 
 Stream::~Stream() {
     Queue* queue = &queue_of(*this);
@@ -114,7 +118,8 @@ void Stream::fill(void* memory, int value, size_t n_bytes) const {
 }
 
 void Stream::after(const Stream& other) const {
-    Queue& before = queue_of(other);
+    Queue &before = queue_of(other), &own = queue_of(*this);
+    own.follows = own.follows || !own.is_urgent;
     give(*this, [&before, n = before.n_given] { finish(before, n); });
 }
 

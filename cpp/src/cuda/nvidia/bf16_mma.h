@@ -16,13 +16,6 @@ __device__ inline void multiply_bf16(const unsigned (&a)[4], uint2 b, float (&su
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
 
-/// a b + c of each of the two, rounded once.
-__device__ inline unsigned fma_bf16_pair(unsigned a, unsigned b, unsigned c) {
-    unsigned result;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
-    return result;
-}
-
 /// a times the low half of `row` plus its high half, of each of the two, rounded once. Subnormal numbers are
 /// numbers like others to it (PTX ISA, fma).
 __device__ inline unsigned scale_bf16_pair(unsigned a, unsigned row) {
