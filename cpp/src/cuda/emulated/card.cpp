@@ -22,12 +22,12 @@ size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
 /// What a stream was given and has not done. A card may begin at once or not before it is waited for; this is the
 /// latest, so that a result that is read too early is not there, and the host's memory that a copy reads has to last.
-/// But a stream that follows another, and is not urgent, is as early as it can be: what it should have waited for is
-/// not there.
+/// But where two streams wait for each other, one that is not urgent is in turn as early and as late as it can be: what
+/// it, or the other, should have waited for is not there.
 struct Queue {
-    bool is_urgent, follows = false;
+    bool is_urgent, is_early = false;
     std::deque<std::function<void()>> work;
-    size_t n_given = 0, n_begun = 0;
+    size_t n_given = 0, n_begun = 0, n_ordered = 0;
 };
 
 std::map<void*, std::pair<void*, size_t>> mappings;  // by address of the memory: what holds it
@@ -98,7 +98,7 @@ void give(const Stream& stream, std::function<void()> work) {
     Queue& queue = queue_of(stream);
     queue.work.push_back(std::move(work));
     ++queue.n_given;
-    if (queue.follows) finish(queue, queue.n_given);
+    if (queue.is_early) finish(queue, queue.n_given);
 }
 
 Stream::Stream(bool is_urgent) : handle_(new Queue{is_urgent}) {}
@@ -119,7 +119,7 @@ void Stream::fill(void* memory, int value, size_t n_bytes) const {
 
 void Stream::after(const Stream& other) const {
     Queue &before = queue_of(other), &own = queue_of(*this);
-    own.follows = own.follows || !own.is_urgent;
+    for (Queue* each : {&before, &own}) each->is_early = !each->is_urgent && each->n_ordered++ / 2 % 2 == 0;
     give(*this, [&before, n = before.n_given] { finish(before, n); });
 }
 
