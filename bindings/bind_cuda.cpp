@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "bindings.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 
 using namespace nb::literals;
 

@@ -165,6 +165,14 @@ def dense_times(**products: Any) -> dict[str, Any]:
     return time_dense(**products, n_runs=1)
 
 
+def notes_on_a_card(models: list[str], library: str) -> list[tuple[str, list[str]]]:
+    """``layers_note`` of each, where one stand-in card holds all of it."""
+    from engine.standin_worker import RESERVE, ROOM, Cards
+
+    Cards(library, [RESERVE + ROOM])
+    return [layers_note(model, main_gpu=0) for model in models]
+
+
 def passes_of(model: str, library: str, batches: tuple[int, ...]) -> list[np.ndarray]:
     """The logits of a canvas after 530 tokens that our layers encoded in passes of at most so many each."""
     from engine.standin_worker import RESERVE, ROOM, Cards

@@ -3,6 +3,7 @@ takes for its own, against the same engine with ggml's graphs alone."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,28 @@ def test_what_stands_against_them_is_said(
 def test_another_word_is_refused(model: Path) -> None:
     with pytest.raises(RequestError, match=r"^card_layers must be \"ggml\" or \"own\", not 'ours'$"):
         Engine(model, card_layers="ours")  # type: ignore[arg-type]
+
+
+UNFIT = {  # tensors of another type -> what is said
+    "self_cond_up=f16": r"self_cond_gate\.weight and self_cond_up\.weight are of different types",
+    "ffn_(gate|up)\\.weight=f16": r"there is no kernel for blk\.0\.ffn_gate\.weight of type f16",
+    "blk.1.attn_v=mxfp4": r"there is no kernel for blk\.1\.attn_v\.weight of type mxfp4",
+    "ffn_down_exps=f16": r"there is no kernel for experts of q8_0 and f16 in this model's sizes",
+}
+
+
+def test_what_a_model_lacks_is_said(tmp_path: Path) -> None:
+    checkpoint = checkpoint_for(load_case("early"), tmp_path)
+    models = [tmp_path / f"{i}.gguf" for i in range(len(UNFIT))]
+    for model, override in zip(models, UNFIT, strict=True):
+        quantize(checkpoint, model, "Q8_0", overrides=[override])
+    process = Emulation()
+    notes = process.call("notes_on_a_card", models=[str(m) for m in models], library=str(build_cards(tmp_path)))
+    process.close()
+    for (whose, said), why in zip(notes, UNFIT.values(), strict=True):
+        assert whose == "ggml"
+        assert len(said) == 1
+        assert re.fullmatch(f'card_layers is "own", but ggml computes the layers: {why}', said[0])
 
 
 def test_a_long_pass(tmp_path: Path) -> None:

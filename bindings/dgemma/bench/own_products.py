@@ -67,8 +67,8 @@ def _expert_turns(*of_types: float) -> dict[str, float]:
     return dict(zip(_TYPES[:-1], of_types, strict=True))
 
 
-# Counted in sm_90's machine code: a loop's instructions, less the branches that are not taken. Of the experts' with 2.5
-# of a tile's four octets of pairs in use, which 16 pairs for each expert come to.
+# Counted in sm_90's machine code (docs/count_instructions.py): a loop's instructions, less the branches that are not
+# taken. Of the experts' with 2.5 of a tile's four octets of pairs in use, which 16 pairs for each expert come to.
 _DENSE = Tile(64, 64, 128, _turns(416, 474, 403, 493, 477, 412, 408, 517, 506, 593), ends=370)
 INT8 = Tiles(
     dense=(_DENSE,),

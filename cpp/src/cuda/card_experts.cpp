@@ -43,8 +43,7 @@ uint64_t card_experts_bytes(const ExpertShape& shape, int most_tokens, Arithmeti
     const size_t n_pairs = pairs(shape, most_tokens);
     const size_t by_pair = n_pairs * (2 * sizeof(int32_t) + sizeof(float) + size(shape.hidden) * sizeof(float));
     const size_t tiles = size(shape.most_tiles(most_tokens)) * sizeof(Tile) + sizeof(int32_t);
-    return by_pair + tiles + CardRows::n_bytes(arithmetic, most_tokens, shape.hidden) +
-           CardRows::n_bytes(arithmetic, static_cast<int64_t>(n_pairs), shape.ffn);
+    return by_pair + tiles + CardRows::n_bytes(arithmetic, static_cast<int64_t>(n_pairs), shape.ffn);
 }
 
 CardExperts::CardExperts(const ExpertShape& shape, int most_tokens, Arithmetic arithmetic)
@@ -54,30 +53,8 @@ CardExperts::CardExperts(const ExpertShape& shape, int most_tokens, Arithmetic a
       pairs_(pairs(shape, most_tokens)),
       tiles_(size(shape.most_tiles(most_tokens))),
       n_tiles_(1),
-      rows_(arithmetic, most_tokens, shape.hidden),
       gated_(arithmetic, static_cast<int64_t>(pairs_.size()), shape.ffn),
       products_(pairs(shape, most_tokens) * size(shape.hidden)) {}
-
-std::vector<ExpertLaunch> CardExperts::launches(const ExpertPass& pass) const {
-    const ProductRows rows = rows_.get(), gated = gated_.get();
-    const bool is_bf16 = rows.arithmetic == Arithmetic::kBf16;
-    const ExpertShape shape = shape_;
-    const Routes chosen = routes();
-    const PairOrder pairs = order();
-    float* products = products_.data();
-    return {
-        {"choose_experts",
-         [=](const Stream& s) { route_tokens(shape, pass.n, pass.logits, pass.layer.expert_scale, chosen, s); }},
-        {"order_pairs", [=](const Stream& s) { sort_pairs(shape, pass.n, chosen.experts, pairs, s); }},
-        {"round_groups", [=](const Stream& s) { round_rows(pass.x, pass.n, shape.hidden, rows, s); }},
-        {is_bf16 ? "gate_up_bf16" : "gate_up_tile",
-         [=](const Stream& s) { multiply_gate_up(shape, pass.n, pass.layer.gate_up, pairs, rows, gated, s); }},
-        {is_bf16 ? "down_bf16" : "down_tile",
-         [=](const Stream& s) { multiply_down(shape, pass.n, pass.layer.down, pairs, gated, products, s); }},
-        {"combine_vectors",
-         [=](const Stream& s) { combine_pairs(shape, pass.n, chosen.weights, products, pass.sums, s); }},
-    };
-}
 
 void CardExperts::route(int n, const float* logits, const float* expert_scale, const Stream& stream) const {
     route_tokens(shape_, n, logits, expert_scale, routes(), stream);
@@ -86,13 +63,8 @@ void CardExperts::route(int n, const float* logits, const float* expert_scale, c
 
 void CardExperts::multiply(const ExpertWeights& gate_up, const ExpertWeights& down, int n, const ProductRows& rows,
                            const Stream& stream) const {
-    const ProductRows gated = gated_.get();
-    multiply_gate_up(shape_, n, gate_up, order(), rows, gated, stream);
-    multiply_down(shape_, n, down, order(), gated, products_.data(), stream);
-}
-
-void CardExperts::run(const ExpertPass& pass, const Stream& stream) const {
-    for (const ExpertLaunch& launch : launches(pass)) launch.queue(stream);
+    multiply_gate_up(shape_, n, gate_up, order(), rows, gated(), stream);
+    multiply_down(shape_, n, down, order(), gated(), products_.data(), stream);
 }
 
 }  // namespace dgemma::cuda

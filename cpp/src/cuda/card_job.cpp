@@ -2,22 +2,14 @@
 #include <algorithm>
 
 #include "cuda/card_step.h"
-#include "dgemma/dgemma.h"
+#include "cuda/host_copies.h"
+#include "dgemma/card_jobs.h"
 #include "support/types.h"
 
 namespace dgemma {
 namespace {
 
 using namespace cuda;
-
-/// A copy of the host's bytes on the card.
-DeviceArray<char> uploaded(const void* from, size_t n_bytes) {
-    DeviceArray<char> memory(n_bytes);
-    const cuda::Stream stream;
-    stream.copy(memory.data(), from, n_bytes);
-    stream.wait();
-    return memory;
-}
 
 StepShape shape_of(const CardJob& job) {
     const int n_tokens = std::max(job.canvas, static_cast<int>(job.tokens.size()));
@@ -61,17 +53,17 @@ CardJobResult run_on_card(const CardJob& job) {
     check(job);
     const size_t n_logits = static_cast<size_t>(job.canvas) * static_cast<size_t>(job.n_vocab);
     const uint64_t n_bytes = row_bytes(job.type, job.n_cols);
-    const DeviceArray<char> embedding = uploaded(job.embedding, static_cast<size_t>(job.n_vocab) * n_bytes);
+    const DeviceArray<char> embedding = uploaded<char>(job.embedding, static_cast<size_t>(job.n_vocab) * n_bytes);
     CardStep card(shape_of(job),
                   {weight_type(job.type), reinterpret_cast<const uint8_t*>(embedding.data()),
                    static_cast<int64_t>(n_bytes), static_cast<int>(job.n_cols)},
                   job.dropped_mass, job.max_kept);
     const StepRequest request{job.temperature, job.entropy_bound, {job.seed, job.step, job.block}};
     if (job.before != nullptr) {
-        const DeviceArray<char> before = uploaded(job.before, n_logits * sizeof(float));
+        const DeviceArray<char> before = uploaded<char>(job.before, n_logits * sizeof(float));
         card.sample(reinterpret_cast<const float*>(before.data()), request);
     }
-    const DeviceArray<char> logits = uploaded(job.logits, n_logits * sizeof(float));
+    const DeviceArray<char> logits = uploaded<char>(job.logits, n_logits * sizeof(float));
     CardJobResult result;
     result.step = card.sample(reinterpret_cast<const float*>(logits.data()), request);
     take_rows(job, card, static_cast<size_t>(job.canvas), job.soft, [&](float* to) { card.self_conditioning(to); });

@@ -15,11 +15,6 @@
 namespace dgemma::cuda {
 namespace {
 
-ExpertShape shape_of(const Hparams& h) {
-    return {static_cast<int>(h.experts), static_cast<int>(h.experts_used), static_cast<int>(h.hidden),
-            static_cast<int>(h.expert_ffn)};
-}
-
 ExpertWeights experts_of(const ggml_tensor* tensor) {
     return {tensor->type, static_cast<const uint8_t*>(tensor->data), static_cast<int64_t>(tensor->nb[1]),
             static_cast<int64_t>(tensor->nb[2])};
@@ -32,28 +27,34 @@ DenseWeight weight_of(const ggml_tensor* tensor) {
 
 const float* values(const ggml_tensor* tensor) { return static_cast<const float*>(tensor->data); }
 
-/// How full layers (or sliding ones) rotate; their frequencies' factors lie with the weights.
-Rope rope_of(const Model& model, bool sliding, bool with_factors) {
-    const std::vector<LayerHparams>& layers = model.hparams().layers;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        if (layers[i].sliding != sliding) continue;
-        Rope rope{layers[i].head_dim, layers[i].rope_base, {}};
-        const ggml_tensor* factors = model.weights().layers[i].rope_freqs;
-        if (with_factors && factors != nullptr) {
-            rope.factors.resize(static_cast<size_t>(factors->ne[0]));
-            ggml_backend_tensor_get(factors, rope.factors.data(), 0, ggml_nbytes(factors));
-        }
-        return rope;
+/// The first layer that is sliding or full, as asked; null where there is none.
+const LayerHparams* first_layer(const Hparams& h, bool sliding) {
+    const auto found = std::find_if(h.layers.begin(), h.layers.end(),
+                                    [&](const LayerHparams& layer) { return layer.sliding == sliding; });
+    return found == h.layers.end() ? nullptr : &*found;
+}
+
+/// How those layers rotate; their frequencies' factors lie with the weights.
+Rope rope_of(const Model& model, bool sliding) {
+    const LayerHparams* layer = first_layer(model.hparams(), sliding);
+    if (layer == nullptr) return {};
+    Rope rope{layer->head_dim, layer->rope_base, {}};
+    const auto i = static_cast<size_t>(layer - model.hparams().layers.data());
+    if (const ggml_tensor* factors = model.weights().layers[i].rope_freqs; factors != nullptr) {
+        rope.factors.resize(static_cast<size_t>(factors->ne[0]));
+        ggml_backend_tensor_get(factors, rope.factors.data(), 0, ggml_nbytes(factors));
     }
-    return {};
+    return rope;
 }
 
 uint64_t layers_bytes(const Model& model, int64_t n, Arithmetic arithmetic) {
+    const Hparams& h = model.hparams();
     const auto turns = [&](bool sliding) {
-        return CardTurns::n_bytes(rope_of(model, sliding, /*with_factors=*/false), n);
+        const LayerHparams* layer = first_layer(h, sliding);
+        return CardTurns::n_bytes(layer == nullptr ? 0 : layer->head_dim, n);
     };
     return LayerMemory::n_bytes(model, arithmetic, n) + turns(true) + turns(false) +
-           card_experts_bytes(shape_of(model.hparams()), static_cast<int>(n), arithmetic);
+           card_experts_bytes(expert_shape(h), static_cast<int>(n), arithmetic);
 }
 
 Arithmetic arithmetic_of(ggml_backend_t card) { return has_fast_bf16(card) ? Arithmetic::kBf16 : Arithmetic::kInt8; }
@@ -69,9 +70,9 @@ class CardLayers final : public OwnLayers {
         const Arithmetic arithmetic = arithmetic_of(card);
         use_card_of(w_.head->data);
         memory_.emplace(model, arithmetic, most_tokens);
-        experts_.emplace(shape_of(h_), static_cast<int>(most_tokens), arithmetic);
-        sliding_turns_.emplace(rope_of(model, /*sliding=*/true, /*with_factors=*/true), most_tokens);
-        full_turns_.emplace(rope_of(model, /*sliding=*/false, /*with_factors=*/true), most_tokens);
+        experts_.emplace(expert_shape(h_), static_cast<int>(most_tokens), arithmetic);
+        sliding_turns_.emplace(rope_of(model, /*sliding=*/true), most_tokens);
+        full_turns_.emplace(rope_of(model, /*sliding=*/false), most_tokens);
         order_.emplace(card);
         stream_.emplace(/*is_urgent=*/true);
         beside_.emplace();
@@ -243,49 +244,7 @@ class CardLayers final : public OwnLayers {
     std::optional<Stream> beside_, stream_;  // the last: done with the memory above before it is freed
 };
 
-/// Empty where our kernels multiply by all of these weights.
-std::string why_no_product(const std::vector<const ggml_tensor*>& weights) {
-    for (const ggml_tensor* w : weights) {
-        if (w == nullptr || (has_dense_product(w->type) && w->ne[0] % kGroupValues == 0)) continue;
-        return std::string("there is no kernel for ") + w->name + " of type " + ggml_type_name(w->type);
-    }
-    return "";
-}
-
-/// Of a gated feed-forward block, whose two inputs are multiplied together.
-std::string why_no_ffn(const ggml_tensor* gate, const ggml_tensor* up, const ggml_tensor* down) {
-    if (gate->type != up->type) return std::string(gate->name) + " and " + up->name + " are of different types";
-    return why_no_product({gate, up, down});
-}
-
-std::string why_no_layer(const LayerWeights& w, const LayerHparams& layer, const Hparams& h, int64_t max_tokens) {
-    const ggml_type gate_up = w.gate_up_exps->type, down = w.down_exps->type;
-    if (!fits(shape_of(h), static_cast<int>(max_tokens), gate_up, down)) {
-        return std::string("there is no kernel for experts of ") + ggml_type_name(gate_up) + " and " +
-               ggml_type_name(down) + " in this model's sizes";
-    }
-    if (layer.rope_dims != layer.head_dim || !fits(HeadShape{1, 1, static_cast<int>(layer.head_dim)})) {
-        return "there is no kernel for heads of " + std::to_string(layer.head_dim) + " values, " +
-               std::to_string(layer.rope_dims) + " of them rotated";
-    }
-    const std::string why = why_no_product({w.attn_q, w.attn_k, w.attn_v, w.attn_output});
-    return why.empty() ? why_no_ffn(w.ffn_gate, w.ffn_up, w.ffn_down) : why;
-}
-
 }  // namespace
-
-std::string why_no_card_layers(const Model& model, const std::string& device, int64_t max_tokens) {
-    if (!would_run_on(device)) return "dgemma's CUDA kernels do not run on " + device;
-    if (max_tokens > kMaxPassRows) return "passes are longer than " + std::to_string(kMaxPassRows) + " tokens";
-    const ModelWeights& w = model.weights();
-    std::string why = why_no_ffn(w.self_cond_gate, w.self_cond_up, w.self_cond_down);
-    if (why.empty()) why = why_no_product({w.head});
-    for (size_t i = 0; why.empty() && i < w.layers.size(); ++i) {
-        why = why_no_layer(w.layers[i], model.hparams().layers[i], model.hparams(), max_tokens);
-    }
-    if (why.empty() && !fits_rows(static_cast<int>(model.hparams().hidden))) why = "the hidden size does not fit";
-    return why;
-}
 
 uint64_t card_layers_bytes(const Model& model, int64_t max_tokens) {
     // Which card it is shows when it is started.

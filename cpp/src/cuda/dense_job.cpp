@@ -4,7 +4,7 @@
 #include "cuda/card_rows.h"
 #include "cuda/dense.h"
 #include "cuda/host_copies.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 #include "support/types.h"
 
 namespace dgemma {

@@ -16,7 +16,7 @@ constexpr size_t kMostTensors = 32;
 class Products {
   public:
     Products(const DenseJob& job, ggml_backend_t backend)
-        : job_(job), context_(make_context()), graph_(ggml_new_graph(context_.get())) {
+        : job_(job), context_(timed_context(kMostTensors)), graph_(ggml_new_graph(context_.get())) {
         ggml_context* ctx = context_.get();
         x_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, job.k, job.n);
         for (const DenseMatrix& matrix : job.weights) {
@@ -47,11 +47,6 @@ class Products {
     }
 
   private:
-    static ContextPtr make_context() {
-        const size_t n_bytes = kMostTensors * ggml_tensor_overhead() + ggml_graph_overhead();
-        return ContextPtr(ggml_init({n_bytes, /*mem_buffer=*/nullptr, /*no_alloc=*/true}));
-    }
-
     const DenseJob& job_;
     ContextPtr context_;
     ggml_cgraph* graph_;

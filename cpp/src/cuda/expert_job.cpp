@@ -1,7 +1,7 @@
 // The experts' kernels from and to the host's memory, for comparing them with their twin.
-#include "cuda/card_experts.h"
+#include "cuda/expert_launches.h"
 #include "cuda/host_copies.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 #include "support/types.h"
 
 namespace dgemma {
@@ -30,11 +30,20 @@ ExpertJobResult run_experts_on_card(const ExpertJob& job) {
     const auto gate_up = uploaded<uint8_t>(job.gate_up, experts * 2 * ffn * row_bytes(job.gate_up_type, job.hidden));
     const auto down = uploaded<uint8_t>(job.down, experts * hidden * row_bytes(job.down_type, job.ffn));
     const DeviceArray<float> sums(n * hidden);
-    const CardExperts card(shape, job.n_tokens, job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8);
+    const Arithmetic arithmetic = job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8;
+    const CardExperts card(shape, job.n_tokens, arithmetic);
+    const CardRows rows(arithmetic, job.n_tokens, job.hidden);
     const cuda::Stream stream;
-    const ExpertLayer layer{scale.data(), weights_of(job.gate_up_type, gate_up, 2 * job.ffn, job.hidden),
-                            weights_of(job.down_type, down, job.hidden, job.ffn)};
-    card.run({layer, job.n_tokens, logits.data(), x.data(), sums.data()}, stream);
+    const ExpertPass pass{shape,
+                          job.n_tokens,
+                          logits.data(),
+                          scale.data(),
+                          weights_of(job.gate_up_type, gate_up, 2 * job.ffn, job.hidden),
+                          weights_of(job.down_type, down, job.hidden, job.ffn),
+                          x.data(),
+                          rows.get(),
+                          sums.data()};
+    for (const ExpertLaunch& launch : launches_of(card, pass)) launch.queue(stream);
     stream.copy(job.sums, sums.data(), sums.n_bytes());
     stream.wait();
     ExpertJobResult result;

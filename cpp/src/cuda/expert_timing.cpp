@@ -1,7 +1,7 @@
 // One layer's experts, timed: our kernels beside ggml's graph of them, on the same weights in the same memory.
 #include <ggml.h>
 
-#include "cuda/card_experts.h"
+#include "cuda/expert_launches.h"
 #include "cuda/timing.h"
 #include "support/types.h"
 
@@ -16,7 +16,7 @@ constexpr size_t kMostTensors = 128;
 class Layer {
   public:
     Layer(const ExpertJob& job, ggml_backend_t backend)
-        : job_(job), context_(make_context()), graph_(ggml_new_graph(context_.get())) {
+        : job_(job), context_(timed_context(kMostTensors)), graph_(ggml_new_graph(context_.get())) {
         ggml_context* ctx = context_.get();
         logits_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, job.n_experts, job.n_tokens);
         scale_ = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, job.n_experts);
@@ -38,14 +38,15 @@ class Layer {
     }
 
     ggml_cgraph* graph() const { return graph_; }
-    const float* logits() const { return static_cast<const float*>(logits_->data); }
-    const float* x() const { return static_cast<const float*>(x_->data); }
-    ExpertLayer weights() const {
-        const auto of = [](const ggml_tensor* t) {
+    const void* memory() const { return x_->data; }
+    ExpertPass pass(const ExpertShape& shape, const ProductRows& rows, float* sums) const {
+        const auto floats = [](const ggml_tensor* t) { return static_cast<const float*>(t->data); };
+        const auto weights = [](const ggml_tensor* t) {
             return ExpertWeights{t->type, static_cast<const uint8_t*>(t->data), static_cast<int64_t>(t->nb[1]),
                                  static_cast<int64_t>(t->nb[2])};
         };
-        return {static_cast<const float*>(scale_->data), of(gate_up_), of(down_)};
+        return {shape, job_.n_tokens, floats(logits_), floats(scale_), weights(gate_up_), weights(down_), floats(x_),
+                rows,  sums};
     }
     std::vector<float> sums() const {
         std::vector<float> values(static_cast<size_t>(ggml_nelements(sums_)));
@@ -54,11 +55,6 @@ class Layer {
     }
 
   private:
-    static ContextPtr make_context() {
-        const size_t n_bytes = kMostTensors * ggml_tensor_overhead() + ggml_graph_overhead();
-        return ContextPtr(ggml_init({n_bytes, /*mem_buffer=*/nullptr, /*no_alloc=*/true}));
-    }
-
     ggml_tensor* build() const {
         ggml_context* ctx = context_.get();
         const int64_t n = job_.n_tokens, used = job_.n_used, ffn = job_.ffn;
@@ -102,14 +98,19 @@ ExpertTimes time_experts(const ExpertJob& job, int n_runs) {
     const FirstCard card;
     const Layer layer(job, card.backend());
     ExpertTimes times{card.name(), {}, card.time(layer.graph(), n_runs), {}, 0};
-    use_card_of(layer.x());
-    const CardExperts experts(shape, job.n_tokens, job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8);
+    use_card_of(layer.memory());
+    const Arithmetic arithmetic = job.is_bf16 ? Arithmetic::kBf16 : Arithmetic::kInt8;
+    const CardExperts experts(shape, job.n_tokens, arithmetic);
+    const CardRows rows(arithmetic, job.n_tokens, job.hidden);
     const DeviceArray<float> sums(static_cast<size_t>(job.n_tokens) * static_cast<size_t>(job.hidden));
     const cuda::Stream stream;
-    const ExpertPass pass{layer.weights(), job.n_tokens, layer.logits(), layer.x(), sums.data()};
+    const std::vector<ExpertLaunch> launches = launches_of(experts, layer.pass(shape, rows.get(), sums.data()));
+    const auto run = [&] {
+        for (const ExpertLaunch& launch : launches) launch.queue(stream);
+    };
     const auto wait = [&] { stream.wait(); };
-    times.ours = time_runs(n_runs, [&] { experts.run(pass, stream); }, wait);
-    for (const ExpertLaunch& launch : experts.launches(pass)) {
+    times.ours = time_runs(n_runs, run, wait);
+    for (const ExpertLaunch& launch : launches) {
         times.kernels.emplace_back(launch.kernel, time_runs(n_runs, [&] { launch.queue(stream); }, wait));
     }
     stream.copy(job.sums, sums.data(), sums.n_bytes());

@@ -12,7 +12,8 @@
 //     gate_up_bf16     [ffn / 64, tiles] blocks: the same of and to BF16 rows
 //     down_tile        [hidden / 64, tiles] blocks: down times such a row, to the pair's own place
 //     down_bf16        [hidden / 128, tiles] blocks: the same of BF16 rows
-//     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices
+//     combine_vectors  [n hidden / 1024] blocks: each token's rows times their weights, in the order of its choices; a
+//                      layer does this where it ends (layer_rows.h)
 // The number of tiles is known on the card only, so the two products are launched for the most there can be and the
 // rest of the blocks return at once: launches are the same from step to step. No sum depends on the order in which
 // blocks finish, so every result is the same in every run.

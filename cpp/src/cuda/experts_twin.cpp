@@ -8,7 +8,7 @@
 
 #include "cpu/int8_rows.h"
 #include "cuda/experts.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 #include "support/types.h"
 
 namespace dgemma {

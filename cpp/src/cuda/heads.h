@@ -22,13 +22,12 @@ struct HeadShape {
 
 /// Of n tokens; everything is on the card.
 struct HeadRows {
-    float* q;                      // [n, heads, hd]: normed and rotated in place
-    const float *k, *v;            // [n, kv_heads, hd]; they may be the same
-    const float *q_norm, *k_norm;  // [hd]; values are normed without a weight
-    const Turn* turns;             // [n, hd / 2]
-    uint16_t *cached_keys,
-        *cached_values;  // F16 [n_cells, kv_heads, hd]: token i's are in cell (first_cell + i) mod n_cells
-    int64_t first_cell, n_cells;
+    float* q;                               // [n, heads, hd]: normed and rotated in place
+    const float *k, *v;                     // [n, kv_heads, hd]; they may be the same
+    const float *q_norm, *k_norm;           // [hd]; values are normed without a weight
+    const Turn* turns;                      // [n, hd / 2]
+    uint16_t *cached_keys, *cached_values;  // F16 [n_cells, kv_heads, hd]
+    int64_t first_cell, n_cells;            // token i's are in cell (first_cell + i) mod n_cells
 };
 
 inline bool fits(const HeadShape& shape) {

@@ -2,7 +2,7 @@
 #include "cuda/heads.h"
 #include "cuda/host_copies.h"
 #include "cuda/rope_turns.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 
 namespace dgemma {
 

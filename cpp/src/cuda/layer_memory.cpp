@@ -29,6 +29,11 @@ int64_t ffn(const Model& model) { return model.weights().self_cond_gate->ne[1]; 
 
 }  // namespace
 
+ExpertShape expert_shape(const Hparams& h) {
+    return {static_cast<int>(h.experts), static_cast<int>(h.experts_used), static_cast<int>(h.hidden),
+            static_cast<int>(h.expert_ffn)};
+}
+
 LayerMemory::LayerMemory(const Model& model, Arithmetic arithmetic, int64_t n)
     : next(arithmetic, n, model.hparams().hidden),
       dense(arithmetic, n, model.hparams().hidden),

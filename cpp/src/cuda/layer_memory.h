@@ -2,9 +2,12 @@
 #pragma once
 
 #include "cuda/card_rows.h"
+#include "cuda/experts.h"
 #include "model/model.h"
 
 namespace dgemma::cuda {
+
+ExpertShape expert_shape(const Hparams& h);
 
 struct LayerMemory {
     /// For passes of up to n tokens, on the current card.

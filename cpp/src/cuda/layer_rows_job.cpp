@@ -1,6 +1,6 @@
 // The kernels between a layer's products from and to the host's memory, for comparing them with their twin.
 #include "cuda/layer_rows.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 
 namespace dgemma {
 namespace {

@@ -1,7 +1,7 @@
 // The masks' kernel to the host's memory, for comparing it with plain arithmetic.
 #include "cuda/host_copies.h"
 #include "cuda/masks.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 
 namespace dgemma {
 

@@ -1,6 +1,7 @@
 // In place of all of cuda/ where the kernels are not built.
 #include "cuda/card_layers.h"
 #include "cuda/card_logits.h"
+#include "dgemma/card_jobs.h"
 
 namespace dgemma {
 

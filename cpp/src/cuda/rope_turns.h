@@ -24,7 +24,7 @@ std::vector<Turn> rope_turns(const Rope& rope, int64_t first, int64_t n);
 class CardTurns {
   public:
     CardTurns(Rope rope, int64_t most_tokens);
-    static uint64_t n_bytes(const Rope& rope, int64_t most_tokens);
+    static uint64_t n_bytes(int64_t head_dim, int64_t most_tokens);
 
     /// Waits for the queue where the positions are not those of the last call.
     void prepare(int64_t first, int64_t n, const Stream& stream);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cuda/card.h"
-#include "dgemma/dgemma.h"
+#include "dgemma/card_jobs.h"
 #include "model/devices.h"
 
 namespace dgemma::cuda {
@@ -35,6 +35,12 @@ inline double distance(const float* a, const std::vector<float>& b) {
         length += std::pow(static_cast<double>(b[i]), 2);
     }
     return std::sqrt(error / length);
+}
+
+/// Of a graph of so many tensors at most, which get their memory together.
+inline ContextPtr timed_context(size_t n_tensors) {
+    const size_t n_bytes = n_tensors * ggml_tensor_overhead() + ggml_graph_overhead();
+    return ContextPtr(ggml_init({n_bytes, /*mem_buffer=*/nullptr, /*no_alloc=*/true}));
 }
 
 /// The first card, started. BackendError where our kernels cannot run on it.
